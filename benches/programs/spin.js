@@ -1,0 +1,2 @@
+// A neighbour from hell.
+export default { fetch() { for (;;); } };

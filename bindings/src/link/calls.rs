@@ -1,0 +1,175 @@
+//! Calls of guests on their capabilities: checked, counted, and driven by one task each.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::convert::{request_in, response_out};
+use super::fault::Violation;
+use super::inlet::{GuestBody, Inlet, step};
+use super::invocation::Invocation;
+use super::outlet::{Prepared, Pump, prepare};
+use super::{Inner, check_inline};
+use crate::body::RequestBody;
+use crate::channel::{CallContext, Channel};
+use crate::seam::{
+    Body, BodyStep, CallError, CallId, ChannelId, HttpRequest, HttpResponse, StreamId, ToHost,
+};
+
+/// Calls beyond the limit of subrequests that are still answered. A correct host counts too and makes none; each answer is
+/// queued, so a host that goes on and does not read must be stopped.
+const CALLS_REFUSED_MAX: u32 = 1_000;
+
+/// Takes a `Call` from the host.
+pub(super) fn begin(
+    link: &Arc<Inner>,
+    invocation: &Arc<Invocation>,
+    call: CallId,
+    channel: ChannelId,
+    request: HttpRequest,
+) -> Result<(), Violation> {
+    check_inline(&request.body)?;
+    let mut state = invocation.lock();
+    if state.calls.contains_key(&call) {
+        return Err(Violation::CallNumber);
+    }
+    let announced = match &request.body {
+        Body::Stream { id, length } => {
+            // Bodies of requests have no bound of their own: credit bounds what waits, the capability what passes.
+            let inlet = Inlet::new(*length, u64::MAX);
+            state.open_inlet(*id, &inlet)?;
+            Some((*id, inlet))
+        }
+        Body::Empty | Body::Inline(_) => None,
+    };
+    let reply = Reply { link: Arc::clone(link), invocation: Arc::clone(invocation), call, sent: false };
+    state.calls_made = state.calls_made.saturating_add(1);
+    if state.calls_made > invocation.limits.subrequests.saturating_add(CALLS_REFUSED_MAX) {
+        drop(state);
+        return Err(Violation::TooManyCalls);
+    }
+    if state.is_over() {
+        drop(state);
+        refuse(reply, announced, CallError::Network("The invocation has ended.".to_owned()));
+        return Ok(());
+    }
+    let over = state.calls_made > invocation.limits.subrequests;
+    let granted = invocation.channel(channel).map(Arc::clone);
+    let refusal = match &granted {
+        _ if over => Some("Too many subrequests by single Worker invocation."),
+        None => Some("This capability was not granted."),
+        Some(_) => None,
+    };
+    let (Some(channel), None) = (granted, refusal) else {
+        drop(state);
+        if !over {
+            link.count_forged();
+        }
+        refuse(reply, announced, CallError::Denied(refusal.unwrap_or_default().to_owned()));
+        return Ok(());
+    };
+    // Under the lock, so that the task cannot end before its handle is in the table.
+    let task = link.runtime.spawn(run(reply, channel, request, announced));
+    state.calls.insert(call, task.abort_handle());
+    Ok(())
+}
+
+/// Answers a call that does not happen, and keeps nothing of its body.
+fn refuse(reply: Reply, announced: Option<(StreamId, Arc<Inlet>)>, error: CallError) {
+    if let Some((id, inlet)) = announced
+        && inlet.abandon()
+    {
+        reply.link.send(step(reply.invocation.id, id, BodyStep::Stop));
+    }
+    reply.refuse(error);
+}
+
+async fn run(
+    mut reply: Reply,
+    channel: Arc<dyn Channel>,
+    request: HttpRequest,
+    announced: Option<(StreamId, Arc<Inlet>)>,
+) {
+    let invocation = Arc::clone(&reply.invocation);
+    let Ok(_slot) = invocation.slots.acquire().await else { return };
+    let streamed =
+        announced.map(|(id, inlet)| GuestBody::stream(inlet, Arc::clone(&reply.link), invocation.id, id));
+    let (head, body) = match request_in(request) {
+        Ok(parts) => parts,
+        Err(bad) => return reply.refuse(CallError::Invalid(bad.to_string())),
+    };
+    let body = match (streamed, body) {
+        (Some(streamed), _) => RequestBody::stream(streamed),
+        (None, Body::Inline(bytes)) => RequestBody::Full(bytes),
+        (None, Body::Empty | Body::Stream { .. }) => RequestBody::Empty,
+    };
+    let context = CallContext { identity: invocation.identity.clone(), invocation: invocation.id };
+    match channel.fetch(context, head.map(|()| body)).await {
+        Ok(response) => reply.respond(response).await,
+        Err(error) => reply.refuse(error),
+    }
+}
+
+/// The duty to answer one call: dropped unanswered (the capability panicked), it says that the call failed.
+struct Reply {
+    link: Arc<Inner>,
+    invocation: Arc<Invocation>,
+    call: CallId,
+    sent: bool,
+}
+
+impl Reply {
+    fn send(&mut self, result: Result<HttpResponse, CallError>) {
+        self.sent = true;
+        self.link.send(ToHost::Reply { invocation: self.invocation.id, call: self.call, result });
+    }
+
+    fn refuse(mut self, error: CallError) {
+        self.send(Err(error));
+    }
+
+    async fn respond(&mut self, response: http::Response<RequestBody>) {
+        let (parts, body) = response.into_parts();
+        let (pending, source, length) = match prepare(body) {
+            Prepared::Whole(body) => return self.send(Ok(response_out(parts, body))),
+            Prepared::Stream { prefix, source, length } => (prefix, source, length),
+        };
+        let opened = {
+            let mut state = self.invocation.lock();
+            if state.is_over() { None } else { state.open_outlet() }
+        };
+        let Some((stream, outlet)) = opened else { return };
+        self.send(Ok(response_out(parts, Body::Stream { id: stream, length })));
+        let pump = Pump {
+            link: Arc::clone(&self.link),
+            invocation: self.invocation.id,
+            stream,
+            outlet,
+            pending,
+            source,
+        };
+        pump.run().await;
+        self.invocation.lock().outlets.remove(&stream);
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        let over = {
+            let mut state = self.invocation.lock();
+            state.calls.remove(&self.call);
+            state.is_over()
+        };
+        if !self.sent && !over {
+            self.send(Err(CallError::Network("The call failed.".to_owned())));
+        }
+    }
+}
+
+/// The bytes of a body that travels in its head.
+pub(super) fn inline(body: Body) -> Bytes {
+    match body {
+        Body::Inline(bytes) => bytes,
+        Body::Empty | Body::Stream { .. } => Bytes::new(),
+    }
+}

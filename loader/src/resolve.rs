@@ -1,0 +1,142 @@
+//! Module resolution: names of this bundle and builtins, nothing else.
+
+use crate::bundle::Bundle;
+use crate::name::scheme;
+
+/// Schemes whose specifiers are absolute and belong to the runtime.
+const BUILTIN_SCHEMES: [&str; 3] = ["node", "cloudflare", "workerd"];
+
+/// What a specifier means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolved<'a> {
+    /// Index of a module of the bundle.
+    Module(usize),
+    /// A builtin by its full specifier; the runtime decides whether it exists.
+    Builtin(&'a str),
+}
+
+/// A specifier that means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("No such module \"{specifier}\".\n  imported from \"{referrer}\"")]
+pub struct ResolveError {
+    /// The path that was looked for, or the specifier where it cannot be a path.
+    pub specifier: String,
+    /// Who asked.
+    pub referrer: String,
+}
+
+impl Bundle {
+    /// Resolves `specifier` as imported by the module `referrer`. Everything that is not a builtin resolves
+    /// against the referrer's directory, bare names included.
+    ///
+    /// # Errors
+    /// If the bundle has no such module; also for `http:`, `file:`, `data:`, `blob:` and every other scheme.
+    pub fn resolve<'a>(&self, referrer: &str, specifier: &'a str) -> Result<Resolved<'a>, ResolveError> {
+        let not_found =
+            |path: &str| ResolveError { specifier: path.to_owned(), referrer: referrer.to_owned() };
+        match scheme(specifier) {
+            Some(scheme) if BUILTIN_SCHEMES.contains(&scheme) => return Ok(Resolved::Builtin(specifier)),
+            Some(_) => return Err(not_found(specifier)),
+            None => {}
+        }
+        let path = join(referrer, specifier).ok_or_else(|| not_found(specifier))?;
+        self.index_of(&path).map(Resolved::Module).ok_or_else(|| not_found(&path))
+    }
+}
+
+/// The path of `specifier` seen from `referrer`, or `None` if it leaves the root.
+pub(crate) fn join(referrer: &str, specifier: &str) -> Option<String> {
+    let mut segments: Vec<&str> = Vec::new();
+    if !specifier.starts_with('/') {
+        segments.extend(referrer.split('/'));
+        segments.pop();
+    }
+    for segment in specifier.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop()?;
+            }
+            segment => segments.push(segment),
+        }
+    }
+    Some(segments.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::code::WorkerCode;
+
+    fn bundle(names: &[&str]) -> Bundle {
+        let mut code = WorkerCode::new(names[0]);
+        for name in names {
+            code = code.js(*name, "export default 1");
+        }
+        code.build().unwrap()
+    }
+
+    #[test]
+    fn resolves_against_the_referrers_directory() {
+        let bundle = bundle(&["executor.js", "helpers.js", "lib/a.js", "lib/b.js", "lib/t.ts"]);
+        let name = |referrer: &str, specifier: &str| match bundle.resolve(referrer, specifier) {
+            Ok(Resolved::Module(index)) => bundle.module(index).unwrap().name.to_string(),
+            other => format!("{other:?}"),
+        };
+        for (referrer, specifier, want) in [
+            ("executor.js", "helpers.js", "helpers.js"),
+            ("executor.js", "./helpers.js", "helpers.js"),
+            ("executor.js", "/lib/a.js", "lib/a.js"),
+            ("lib/a.js", "b.js", "lib/b.js"),
+            ("lib/a.js", "./b.js", "lib/b.js"),
+            ("lib/a.js", "../helpers.js", "helpers.js"),
+            ("lib/a.js", ".././lib/t.ts", "lib/t.ts"),
+            ("executor.js", "lib//a.js", "lib/a.js"),
+        ] {
+            assert_eq!(name(referrer, specifier), want, "{referrer} {specifier}");
+        }
+        for builtin in ["node:fs", "cloudflare:workers", "workerd:x"] {
+            assert_eq!(bundle.resolve("lib/a.js", builtin), Ok(Resolved::Builtin(builtin)));
+        }
+    }
+
+    #[test]
+    fn says_exactly_what_is_missing() {
+        let bundle = bundle(&["worker.js", "lib/a.js"]);
+        for (referrer, specifier, path) in [
+            ("worker.js", "./missing.js", "missing.js"),
+            ("lib/a.js", "missing.js", "lib/missing.js"),
+            ("lib/a.js", "worker.js", "lib/worker.js"),
+            ("worker.js", "../worker.js", "../worker.js"),
+            ("worker.js", "lib/a", "lib/a"),
+            ("worker.js", "", ""),
+            ("worker.js", "http://x/y.js", "http://x/y.js"),
+            ("worker.js", "file:///etc/passwd", "file:///etc/passwd"),
+            ("worker.js", "data:text/javascript,1", "data:text/javascript,1"),
+            ("worker.js", "blob:x", "blob:x"),
+            ("worker.js", "ext:core/ops", "ext:core/ops"),
+            ("worker.js", "NODE:fs", "NODE:fs"),
+        ] {
+            let error = bundle.resolve(referrer, specifier).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("No such module \"{path}\".\n  imported from \"{referrer}\"")
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_leaves_the_root(referrer in "[a-c./]{0,12}", specifier in "[a-c./%\\\\:]{0,16}") {
+            if let Some(path) = join(&referrer, &specifier) {
+                let tail = if specifier.starts_with('/') { path.as_str() } else { path.trim_start_matches('/') };
+                // `..` in a path can only come from a referrer that is no module name.
+                if !referrer.split('/').any(|s| s == "..") {
+                    prop_assert!(!tail.split('/').any(|s| s == ".."), "{path}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! The isolate host: routes what the gateway says to isolates, and keeps what they share.
+//!
+//! ```text
+//!  gateway ──ToHost──▶ router ──IsolateMsg──▶ isolate threads ──ToGateway──▶ gateway
+//!                        │                      ▲      │ env.LOADER
+//!                        └── pool of pristine ──┘      └── other isolates, by the same messages
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use atoll_bindings::link::HostEndpoint;
+use atoll_bindings::seam::{
+    CallId, HEARTBEAT_MS, Heartbeat, InvocationId, Invoke, IsolateKey, Outbound, Outcome, StreamId,
+    ToGateway, ToHost, Usage,
+};
+use atoll_loader::bundle::CodeHash;
+use atoll_loader::{Bundle, CodeError, WorkerCode};
+use dashmap::DashMap;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root};
+use crate::modules::Entry;
+use crate::pool::Pool;
+use crate::resident::Resident;
+use crate::state::Capability;
+use crate::stream::Route;
+use crate::thread::{EnvSpec, IsolateRef, StartSpec};
+use crate::watchdog::{Watchdog, now_us};
+use crate::worker::NamedWorkers;
+
+/// How a host is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct HostConfig {
+    /// Pristine isolates kept ready.
+    pub pool_size: usize,
+    /// Most warm and named isolates alive before the least recently used idle one goes.
+    pub isolates_max: usize,
+    /// A warm or named isolate that nobody used for this long goes, in milliseconds.
+    pub idle_ms: u64,
+    /// Resident memory of the process beyond which its largest isolate and then the process must go, in bytes.
+    pub resident_bytes_max: Option<u64>,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self { pool_size: 16, isolates_max: 10_000, idle_ms: 300_000, resident_bytes_max: None }
+    }
+}
+
+/// Most checked bundles of dynamic workers kept for the next load of the same code.
+const LOADS_KEPT_MAX: usize = 1_024;
+
+/// What the isolates of one host share.
+#[derive(Debug)]
+pub(crate) struct HostShared {
+    pub(crate) config: HostConfig,
+    pub(crate) gateway: UnboundedSender<ToGateway>,
+    pub(crate) pool: Pool,
+    pub(crate) watchdog: Arc<Watchdog>,
+    bundles: DashMap<CodeHash, Arc<Entry>>,
+    /// Bundles by the hash of the unchecked code they came from: the same code is not parsed twice.
+    loads: DashMap<[u8; 32], Arc<Entry>>,
+    pub(crate) named: NamedWorkers,
+    warm: DashMap<Arc<str>, Warm>,
+    roots: DashMap<InvocationId, IsolateRef>,
+    /// Calls and streams of the gateway's that belong to nested isolates. Empty unless workers load workers.
+    nested_calls: DashMap<(InvocationId, CallId), Inbox>,
+    nested_streams: DashMap<(InvocationId, StreamId), Inbox>,
+    nested_next: AtomicU64,
+    pub(crate) isolates_live: AtomicU32,
+    draining: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Warm {
+    isolate: IsolateRef,
+    used_us: u64,
+}
+
+/// Nested invocations have this bit; the gateway's never do.
+const NESTED_BIT: u64 = 1 << 63;
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Entry({})", self.bundle.hash())
+    }
+}
+
+impl HostShared {
+    fn start(config: HostConfig, gateway: UnboundedSender<ToGateway>) -> std::io::Result<Arc<Self>> {
+        crate::platform::init();
+        let alarm = gateway.clone();
+        let memory = config.resident_bytes_max.and_then(Resident::watch);
+        let watchdog = Watchdog::start(memory, move |watchdog| {
+            let heartbeat = Heartbeat { condemned: watchdog.condemned(), ..Heartbeat::default() };
+            let _gone = alarm.send(ToGateway::Heartbeat(heartbeat));
+        })?;
+        let host = Self::new(config, gateway, watchdog);
+        Pool::fill(&host);
+        Ok(host)
+    }
+
+    /// A host that runs nothing and tells nobody: for the isolate that only makes the snapshot.
+    pub(crate) fn detached() -> Arc<Self> {
+        #[expect(clippy::disallowed_methods, reason = "its receiver is dropped at once")]
+        let (nobody, _) = tokio::sync::mpsc::unbounded_channel();
+        Self::new(HostConfig { pool_size: 0, ..HostConfig::default() }, nobody, Arc::default())
+    }
+
+    fn new(config: HostConfig, gateway: UnboundedSender<ToGateway>, watchdog: Arc<Watchdog>) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            gateway,
+            pool: Pool::new(config.pool_size),
+            watchdog,
+            bundles: DashMap::new(),
+            loads: DashMap::new(),
+            named: NamedWorkers::default(),
+            warm: DashMap::new(),
+            roots: DashMap::new(),
+            nested_calls: DashMap::new(),
+            nested_streams: DashMap::new(),
+            nested_next: AtomicU64::new(NESTED_BIT),
+            isolates_live: AtomicU32::new(0),
+            draining: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn next_nested(&self) -> InvocationId {
+        InvocationId(self.nested_next.fetch_add(1, Relaxed))
+    }
+
+    pub(crate) fn remember_call(&self, key: (InvocationId, CallId), inbox: &Inbox) {
+        self.nested_calls.insert(key, inbox.clone());
+    }
+
+    pub(crate) fn forget_call(&self, key: (InvocationId, CallId)) {
+        if !self.nested_calls.is_empty() {
+            self.nested_calls.remove(&key);
+        }
+    }
+
+    /// Streams between the gateway and an isolate that is not its invocation's root need a route.
+    pub(crate) fn remember_stream(&self, route: &Route, inbox: &Inbox) {
+        if matches!(route.peer, Peer::Gateway(_))
+            && self.roots.get(&route.invocation).is_some_and(|root| !root.inbox.same_channel(inbox))
+        {
+            self.nested_streams.insert((route.invocation, route.stream), inbox.clone());
+        }
+    }
+
+    pub(crate) fn forget_stream(&self, route: &Route) {
+        if !self.nested_streams.is_empty() {
+            self.nested_streams.remove(&(route.invocation, route.stream));
+        }
+    }
+
+    pub(crate) fn forget_root(&self, id: InvocationId) {
+        self.roots.remove(&id);
+        if !self.nested_calls.is_empty() {
+            self.nested_calls.retain(|(root, _), _| *root != id);
+        }
+        if !self.nested_streams.is_empty() {
+            self.nested_streams.retain(|(root, _), _| *root != id);
+        }
+    }
+
+    fn known(&self, hash: CodeHash) -> Option<Arc<Entry>> {
+        self.bundles.get(&hash).map(|entry| Arc::clone(&entry))
+    }
+
+    /// Checks code that a worker brings, or finds that the same code was checked before.
+    pub(crate) fn load(&self, code: WorkerCode) -> Result<Arc<Entry>, CodeError> {
+        let key = code.fingerprint();
+        if let Some(entry) = self.loads.get(&key) {
+            return Ok(Arc::clone(&entry));
+        }
+        let entry = Entry::new(Arc::new(code.build()?));
+        if self.loads.len() >= LOADS_KEPT_MAX {
+            self.loads.clear();
+        }
+        self.loads.insert(key, Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    fn refuse(&self, id: InvocationId, reason: &str) {
+        let outcome = Outcome::Refused(reason.to_owned());
+        let _gone = self.gateway.send(ToGateway::Done { invocation: id, outcome, usage: Usage::default() });
+    }
+
+    fn invoke(self: &Arc<Self>, invoke: Invoke) {
+        let Some(entry) = self.known(invoke.bundle) else {
+            return self.refuse(invoke.id, "the bundle did not arrive before the invocation");
+        };
+        let root = Root::new(&invoke, self.gateway.clone());
+        let spec = StartSpec {
+            entry,
+            env: EnvSpec::Named(invoke.env),
+            outbound: match invoke.outbound {
+                Outbound::Denied => None,
+                Outbound::Channel(channel) => Some(Capability::Channel(channel)),
+            },
+            limits: invoke.limits,
+            depth: 0,
+            single: invoke.isolate == IsolateKey::Fresh,
+            root: invoke.id,
+            warm_key: match &invoke.isolate {
+                IsolateKey::Warm(key) => Some(Arc::clone(key)),
+                IsolateKey::Fresh => None,
+            },
+        };
+        let invocation = Invocation {
+            id: invoke.id,
+            root,
+            peer: Peer::Gateway(self.gateway.clone()),
+            entrypoint: invoke.entrypoint,
+            props: invoke.props,
+            event: invoke.event,
+            limits: invoke.limits,
+            asked_us: now_us(),
+        };
+        self.dispatch(spec, invocation);
+    }
+
+    /// Finds or starts the isolate for a root invocation and hands it over. An isolate that ends in between gives
+    /// the message back, and a new one gets it.
+    pub(crate) fn dispatch(self: &Arc<Self>, spec: StartSpec, invocation: Invocation) {
+        let id = invocation.id;
+        let isolate = match &spec.warm_key {
+            None => crate::pool::spawn(self, spec),
+            Some(key) => match self.warm.get_mut(key) {
+                Some(mut warm) if !warm.isolate.inbox.is_closed() => {
+                    warm.used_us = now_us();
+                    warm.isolate.clone()
+                }
+                _ => {
+                    let key = Arc::clone(key);
+                    let isolate = crate::pool::spawn(self, spec);
+                    self.warm.insert(key, Warm { isolate: isolate.clone(), used_us: now_us() });
+                    isolate
+                }
+            },
+        };
+        self.roots.insert(id, isolate.clone());
+        if let Err(lost) = isolate.inbox.send(IsolateMsg::Invoke(Box::new(invocation))) {
+            // It ended between the look and the send.
+            let IsolateMsg::Invoke(invocation) = lost.0 else { return };
+            let outcome = Outcome::HostFault("the isolate ended before it could serve".into());
+            self.roots.remove(&id);
+            invocation.peer.done(id, outcome, Usage::default());
+        }
+    }
+
+    /// An isolate ended: it must not be found again.
+    pub(crate) fn isolate_ended(&self, warm_key: Option<&Arc<str>>, inbox: &Inbox) {
+        if let Some(key) = warm_key {
+            self.warm.remove_if(key, |_, warm| warm.isolate.inbox.same_channel(inbox));
+        }
+    }
+
+    fn route(self: &Arc<Self>, message: ToHost) {
+        match message {
+            ToHost::Bundle { hash, encoded } => {
+                // One that does not decode is one the gateway never sent: its invocation is refused.
+                if let Ok(bundle) = Bundle::decode(encoded, hash) {
+                    self.bundles.insert(hash, Entry::new(Arc::new(bundle)));
+                }
+            }
+            ToHost::Forget { hash } => {
+                self.bundles.remove(&hash);
+            }
+            ToHost::Invoke(invoke) => self.invoke(*invoke),
+            ToHost::Body(frame) => {
+                let key = (frame.invocation, frame.stream);
+                let nested =
+                    if self.nested_streams.is_empty() { None } else { self.nested_streams.get(&key) };
+                let _gone = match nested {
+                    Some(inbox) => inbox.send(IsolateMsg::Body(frame)).is_ok(),
+                    None => self
+                        .roots
+                        .get(&frame.invocation)
+                        .is_some_and(|root| root.inbox.send(IsolateMsg::Body(frame)).is_ok()),
+                };
+            }
+            ToHost::Reply { invocation, call, result } => {
+                let nested = if self.nested_calls.is_empty() {
+                    None
+                } else {
+                    self.nested_calls.remove(&(invocation, call)).map(|(_, inbox)| inbox)
+                };
+                if let (Some(inbox), Ok(response)) = (&nested, &result)
+                    && let atoll_bindings::seam::Body::Stream { id, .. } = response.body
+                {
+                    self.nested_streams.insert((invocation, id), inbox.clone());
+                }
+                let inbox = nested.or_else(|| self.roots.get(&invocation).map(|root| root.inbox.clone()));
+                if let Some(inbox) = inbox {
+                    let _gone = inbox.send(IsolateMsg::Reply { invocation, call, result });
+                }
+            }
+            ToHost::Cancel { invocation } => {
+                if let Some(root) = self.roots.get(&invocation) {
+                    root.cancel(invocation);
+                }
+            }
+            ToHost::Evict { key } => {
+                if let Some((_, warm)) = self.warm.remove(&key) {
+                    let _gone = warm.isolate.inbox.send(IsolateMsg::Evict);
+                }
+            }
+            ToHost::Drain => self.draining.store(1, Relaxed),
+        }
+    }
+
+    /// Lets go of isolates that nobody used for long, and of the least recently used over the bound.
+    fn evict_idle(&self) {
+        let now = now_us();
+        let idle_us = self.config.idle_ms * 1_000;
+        self.warm.retain(|_, warm| {
+            let keep = now.saturating_sub(warm.used_us) < idle_us;
+            if !keep {
+                let _gone = warm.isolate.inbox.send(IsolateMsg::Evict);
+            }
+            keep
+        });
+        self.named.evict(now, idle_us, self.config.isolates_max);
+    }
+
+    /// Lets every isolate go: the gateway is gone, or wants no more.
+    fn end(&self) {
+        self.pool.close();
+        self.named.clear();
+        self.warm.retain(|_, warm| {
+            let _gone = warm.isolate.inbox.send(IsolateMsg::Evict);
+            false
+        });
+    }
+
+    fn heartbeat(&self) {
+        let heartbeat = Heartbeat {
+            isolates_live: self.isolates_live.load(Relaxed),
+            isolates_pooled: u32::try_from(self.pool.ready()).unwrap_or(u32::MAX),
+            resident_bytes: resident_bytes(),
+            condemned: self.watchdog.condemned(),
+        };
+        let _gone = self.gateway.send(ToGateway::Heartbeat(heartbeat));
+    }
+}
+
+/// Resident memory of this process, in bytes; 0 where `/proc` cannot be read.
+fn resident_bytes() -> u64 {
+    const PAGE_BYTES: u64 = 4_096;
+    std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok())
+        .map_or(0, |pages| pages * PAGE_BYTES)
+}
+
+/// Runs a host until the gateway goes away, or says `Drain` and nothing runs any more.
+///
+/// # Errors
+/// If no thread can be started.
+pub async fn run(mut endpoint: HostEndpoint, config: HostConfig) -> std::io::Result<()> {
+    let host = HostShared::start(config, endpoint.outbox)?;
+    let mut ticks = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut since_sweep = 0;
+    loop {
+        tokio::select! {
+            biased;
+            message = endpoint.inbox.recv() => match message {
+                Some(message) => host.route(message),
+                None => break,
+            },
+            _ = ticks.tick() => {
+                host.heartbeat();
+                since_sweep += 1;
+                if since_sweep >= SWEEP_TICKS {
+                    since_sweep = 0;
+                    host.evict_idle();
+                }
+                if host.draining.load(Relaxed) > 0 && host.roots.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+    host.end();
+    Ok(())
+}
+
+/// Heartbeats between two looks for idle isolates.
+const SWEEP_TICKS: u32 = 4;

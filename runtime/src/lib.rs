@@ -1,0 +1,32 @@
+//! Where workers run: V8 isolates, one thread each.
+//!
+//! The only crate with V8, and the only one with `unsafe`. It knows nothing of HTTP, storage or secrets: it consumes
+//! [`atoll_bindings::link::HostEndpoint`], the host's end of the seam, and everything a guest can reach is a
+//! message on it.
+
+mod blobs;
+mod body;
+mod call;
+mod helpers;
+mod image;
+mod isolate;
+mod memory;
+mod message;
+mod modules;
+mod ops;
+mod platform;
+mod pool;
+mod rejections;
+mod resident;
+mod stack;
+mod state;
+mod stream;
+mod thread;
+mod values;
+mod watchdog;
+mod worker;
+
+pub mod embed;
+pub mod host;
+
+pub use resident::default_bytes_max;

@@ -1,0 +1,149 @@
+//! What isolates of one host, and the host's router, say to each other.
+//!
+//! The same shapes serve both kinds of caller: the gateway (through the router) and another isolate that loaded
+//! this one. A [`Peer`] hides which it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use atoll_bindings::seam::{
+    BodyFrame, CallError, CallId, Event, HttpRequest, HttpResponse, InvocationId, Invoke, LogLine, Outcome,
+    ToGateway, Usage,
+};
+use atoll_loader::limits::Limits;
+use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// To an isolate's thread.
+#[derive(Debug)]
+pub(crate) enum IsolateMsg {
+    /// Run something.
+    Invoke(Box<Invocation>),
+    /// A step of a body to or from this isolate.
+    Body(BodyFrame),
+    /// The answer to a call this isolate made.
+    Reply { invocation: InvocationId, call: CallId, result: Result<HttpResponse, CallError> },
+    /// An invocation that this isolate made in another one is over.
+    ChildDone { invocation: InvocationId, outcome: Outcome, usage: Usage },
+    /// Nobody wants the answer any more.
+    Cancel { invocation: InvocationId },
+    /// End once idle.
+    Evict,
+}
+
+/// Where to reach an isolate.
+pub(crate) type Inbox = UnboundedSender<IsolateMsg>;
+
+/// One thing to run.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) id: InvocationId,
+    pub(crate) root: Arc<Root>,
+    pub(crate) peer: Peer,
+    pub(crate) entrypoint: Option<String>,
+    pub(crate) props: Option<String>,
+    pub(crate) event: Event,
+    pub(crate) limits: Limits,
+    /// Host clock when it was asked for, in microseconds.
+    pub(crate) asked_us: u64,
+}
+
+/// The gateway's invocation at the root of a tree of isolates: what all of them share.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) id: InvocationId,
+    pub(crate) gateway: UnboundedSender<ToGateway>,
+    /// W3C `traceparent` of all of it.
+    pub(crate) traceparent: Option<Box<str>>,
+    /// Numbers for calls on the gateway's channels.
+    pub(crate) calls: AtomicU32,
+    /// Numbers for streams towards the gateway (odd).
+    pub(crate) streams: AtomicU32,
+    pub(crate) subrequests_left: AtomicU32,
+    pub(crate) log_bytes_left: AtomicU32,
+    pub(crate) loads_left: AtomicU32,
+    /// Log lines dropped for want of budget.
+    pub(crate) logs_dropped: AtomicU64,
+}
+
+impl Root {
+    pub(crate) fn new(invoke: &Invoke, gateway: UnboundedSender<ToGateway>) -> Arc<Self> {
+        let limits = &invoke.limits;
+        Arc::new(Self {
+            id: invoke.id,
+            traceparent: invoke.identity.traceparent.as_deref().map(Into::into),
+            gateway,
+            calls: AtomicU32::new(1),
+            streams: AtomicU32::new(1),
+            subrequests_left: AtomicU32::new(limits.subrequests),
+            log_bytes_left: AtomicU32::new(limits.log_bytes),
+            loads_left: AtomicU32::new(limits.loads),
+            logs_dropped: AtomicU64::new(0),
+        })
+    }
+
+    /// Gives a request to another isolate its place in the trace, unless the caller said one.
+    pub(crate) fn trace(&self, request: &mut HttpRequest) {
+        const TRACEPARENT: &str = "traceparent";
+        if let Some(parent) = &self.traceparent
+            && !request.headers.iter().any(|(name, _)| &**name == TRACEPARENT)
+        {
+            request.headers.push((TRACEPARENT.into(), Bytes::copy_from_slice(parent.as_bytes())));
+        }
+    }
+
+    /// A number for a stream that the host sends to the gateway.
+    pub(crate) fn next_stream(&self) -> u32 {
+        self.streams.fetch_add(2, Relaxed)
+    }
+
+    /// Takes `amount` from a budget; false if there is not enough.
+    pub(crate) fn take(budget: &AtomicU32, amount: u32) -> bool {
+        budget.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(amount)).is_ok()
+    }
+
+    pub(crate) fn log(&self, line: LogLine) {
+        // A gateway that is gone needs no logs.
+        let _gone = self.gateway.send(ToGateway::Log(line));
+    }
+}
+
+/// Who asked for an invocation.
+#[derive(Clone, Debug)]
+pub(crate) enum Peer {
+    Gateway(UnboundedSender<ToGateway>),
+    /// Another isolate of this host.
+    Isolate(Inbox),
+}
+
+impl Peer {
+    pub(crate) fn respond(&self, invocation: InvocationId, response: HttpResponse) {
+        // The receiver may be gone: then nobody wants the answer.
+        let _gone = match self {
+            Self::Gateway(gateway) => gateway.send(ToGateway::Response { invocation, response }).is_ok(),
+            Self::Isolate(inbox) => {
+                inbox.send(IsolateMsg::Reply { invocation, call: CallId(0), result: Ok(response) }).is_ok()
+            }
+        };
+    }
+
+    pub(crate) fn returned(&self, invocation: InvocationId, json: String) {
+        if let Self::Gateway(gateway) = self {
+            let _gone = gateway.send(ToGateway::Returned { invocation, json });
+        }
+    }
+
+    pub(crate) fn body(&self, frame: BodyFrame) {
+        let _gone = match self {
+            Self::Gateway(gateway) => gateway.send(ToGateway::Body(frame)).is_ok(),
+            Self::Isolate(inbox) => inbox.send(IsolateMsg::Body(frame)).is_ok(),
+        };
+    }
+
+    pub(crate) fn done(&self, invocation: InvocationId, outcome: Outcome, usage: Usage) {
+        let _gone = match self {
+            Self::Gateway(gateway) => gateway.send(ToGateway::Done { invocation, outcome, usage }).is_ok(),
+            Self::Isolate(inbox) => inbox.send(IsolateMsg::ChildDone { invocation, outcome, usage }).is_ok(),
+        };
+    }
+}

@@ -1,0 +1,625 @@
+//! A bundle's modules inside one isolate: compiled when first imported, resolved within the bundle only.
+//!
+//! V8 asks for a module by (referrer, specifier); the answer is another module of the bundle, a builtin, or the
+//! error that Workers give. Nothing here can reach a file or a network.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+use atoll_loader::Resolved;
+use atoll_loader::bundle::{Bundle, ModuleBody};
+use sourcemap::SourceMap;
+
+/// A bundle as the host keeps it: with the code caches that its first run leaves for the next ones.
+pub(crate) struct Entry {
+    pub(crate) bundle: Arc<Bundle>,
+    caches: Vec<OnceLock<Vec<u8>>>,
+    wasm: Vec<OnceLock<v8::CompiledWasmModule>>,
+    /// Source maps, parsed when the first stack needs them; `None` where there is none or it cannot be read.
+    maps: Vec<OnceLock<Option<SourceMap>>>,
+}
+
+impl Entry {
+    pub(crate) fn new(bundle: Arc<Bundle>) -> Arc<Self> {
+        let count = bundle.modules().len();
+        Arc::new(Self {
+            bundle,
+            caches: std::iter::repeat_with(OnceLock::new).take(count).collect(),
+            wasm: std::iter::repeat_with(OnceLock::new).take(count).collect(),
+            maps: std::iter::repeat_with(OnceLock::new).take(count).collect(),
+        })
+    }
+
+    fn source_map(&self, index: usize) -> Option<&SourceMap> {
+        let parse = || {
+            let module = &self.bundle.modules()[index];
+            // The map may come from anyone: a parser that panics here would take the process.
+            std::panic::catch_unwind(|| match &module.source_map {
+                Some(json) => SourceMap::from_slice(json.as_bytes()).ok(),
+                None => inline_map(&module.body),
+            })
+            .ok()
+            .flatten()
+        };
+        self.maps[index].get_or_init(parse).as_ref()
+    }
+}
+
+/// What a synthetic module exports, by name.
+type Exports = Vec<(String, v8::Global<v8::Value>)>;
+
+/// Modules of one isolate.
+pub(crate) struct Modules {
+    entry: Arc<Entry>,
+    /// By index in the bundle.
+    compiled: RefCell<HashMap<usize, v8::Global<v8::Module>>>,
+    /// Indexes by the identity hash of the compiled module.
+    by_hash: RefCell<HashMap<std::num::NonZeroI32, Vec<usize>>>,
+    builtins: RefCell<HashMap<String, v8::Global<v8::Module>>>,
+    /// Values of modules that are data: the same object for everyone who imports or requires it.
+    values: RefCell<HashMap<usize, v8::Global<v8::Value>>>,
+    /// Exports of synthetic modules, until V8 evaluates them.
+    exports: RefCell<Vec<(v8::Global<v8::Module>, Exports)>>,
+    /// `module.exports` of CommonJS modules that ran or are running.
+    required: RefCell<HashMap<usize, v8::Global<v8::Object>>>,
+    /// Imports of modules that are being evaluated, with the promises that wait for them.
+    waiting: RefCell<VecDeque<(v8::Global<v8::Module>, v8::Global<v8::PromiseResolver>)>>,
+    /// Calls the prelude's lazy loader.
+    load_script: v8::Global<v8::Function>,
+}
+
+/// Code smaller than this compiles faster than its cache deserialises, in bytes.
+const CACHED_BYTES_MIN: usize = 2 * 1024;
+
+impl Modules {
+    /// Puts the modules of `entry` into the isolate's slot and takes over V8's import hooks.
+    pub(crate) fn install(
+        isolate: &mut v8::OwnedIsolate,
+        entry: Arc<Entry>,
+        load_script: v8::Global<v8::Function>,
+    ) -> Rc<Self> {
+        let modules = Rc::new(Self {
+            entry,
+            compiled: RefCell::default(),
+            by_hash: RefCell::default(),
+            values: RefCell::default(),
+            builtins: RefCell::default(),
+            exports: RefCell::default(),
+            required: RefCell::default(),
+            waiting: RefCell::default(),
+            load_script,
+        });
+        isolate.set_slot(Rc::clone(&modules));
+        isolate.set_host_import_module_dynamically_callback(import_dynamically);
+        // V8 asks this one first if there is one, and deno_core set its own.
+        isolate.set_host_import_module_with_phase_dynamically_callback(import_phase_dynamically);
+        isolate.set_host_initialize_import_meta_object_callback(initialize_import_meta);
+        modules
+    }
+
+    pub(crate) fn of(scope: &v8::PinScope) -> Option<Rc<Self>> {
+        scope.get_slot::<Rc<Self>>().cloned()
+    }
+
+    /// Compiles, links and starts to evaluate the main module. The value is the evaluation's promise.
+    pub(crate) fn start<'s>(
+        self: &Rc<Self>,
+        scope: &mut v8::PinScope<'s, '_>,
+    ) -> Option<(v8::Local<'s, v8::Object>, v8::Local<'s, v8::Promise>)> {
+        let main = self.module(scope, self.entry.bundle.main_index())?;
+        self.link(scope, main)?;
+        let promise = main.evaluate(scope)?.try_cast::<v8::Promise>().ok()?;
+        let namespace = main.get_module_namespace().try_cast::<v8::Object>().ok()?;
+        Some((namespace, promise))
+    }
+
+    fn link(&self, scope: &mut v8::PinScope, module: v8::Local<v8::Module>) -> Option<()> {
+        module
+            .instantiate_module2(scope, resolve_callback, resolve_source_callback)
+            .filter(|linked| *linked)
+            .map(drop)
+    }
+
+    /// Leaves code caches behind for the next isolate with the same bundle.
+    pub(crate) fn save_caches(&self, scope: &mut v8::PinScope) {
+        for (&index, module) in &*self.compiled.borrow() {
+            let module = v8::Local::new(scope, module);
+            let body = &self.entry.bundle.modules()[index].body;
+            if !matches!(body, ModuleBody::Js(code) if code.len() >= CACHED_BYTES_MIN)
+                || !module.is_source_text_module()
+            {
+                continue;
+            }
+            self.entry.caches[index].get_or_init(|| {
+                module
+                    .get_unbound_module_script(scope)
+                    .create_code_cache()
+                    .map(|cache| cache.to_vec())
+                    .unwrap_or_default()
+            });
+        }
+    }
+
+    fn module<'s>(
+        self: &Rc<Self>,
+        scope: &mut v8::PinScope<'s, '_>,
+        index: usize,
+    ) -> Option<v8::Local<'s, v8::Module>> {
+        if let Some(module) = self.compiled.borrow().get(&index) {
+            return Some(v8::Local::new(scope, module));
+        }
+        let bundle = Arc::clone(&self.entry.bundle);
+        let module = &bundle.modules()[index];
+        let compiled = match &module.body {
+            ModuleBody::Js(code) => self.compile(scope, index, &module.name, code)?,
+            ModuleBody::Cjs(_) => {
+                let exports = self.require(scope, index)?;
+                self.synthetic(scope, &module.name, vec![("default".into(), exports)])
+            }
+            ModuleBody::Text(_) | ModuleBody::Data(_) | ModuleBody::Json(_) | ModuleBody::Wasm(_) => {
+                let value = self.value(scope, index)?;
+                self.synthetic(scope, &module.name, vec![("default".into(), value)])
+            }
+        };
+        self.by_hash.borrow_mut().entry(compiled.get_identity_hash()).or_default().push(index);
+        self.compiled.borrow_mut().insert(index, v8::Global::new(scope, compiled));
+        Some(compiled)
+    }
+
+    fn compile<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        index: usize,
+        name: &str,
+        code: &str,
+    ) -> Option<v8::Local<'s, v8::Module>> {
+        let source = string(scope, code)?;
+        let origin = origin(scope, name, true)?;
+        let cache = self.entry.caches[index].get().filter(|cache| !cache.is_empty());
+        let (mut source, options) = match cache {
+            Some(cache) => (
+                v8::script_compiler::Source::new_with_cached_data(
+                    source,
+                    Some(&origin),
+                    v8::CachedData::new(cache),
+                ),
+                v8::script_compiler::CompileOptions::ConsumeCodeCache,
+            ),
+            None => (
+                v8::script_compiler::Source::new(source, Some(&origin)),
+                v8::script_compiler::CompileOptions::NoCompileOptions,
+            ),
+        };
+        let no_reason = v8::script_compiler::NoCacheReason::NoReason;
+        v8::script_compiler::compile_module2(scope, &mut source, options, no_reason)
+    }
+
+    /// The value of a module that is data, made when first asked for.
+    fn value<'s>(&self, scope: &mut v8::PinScope<'s, '_>, index: usize) -> Option<v8::Local<'s, v8::Value>> {
+        if let Some(value) = self.values.borrow().get(&index) {
+            return Some(v8::Local::new(scope, value));
+        }
+        let value = self.make_value(scope, index)?;
+        self.values.borrow_mut().insert(index, v8::Global::new(scope, value));
+        Some(value)
+    }
+
+    fn make_value<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        index: usize,
+    ) -> Option<v8::Local<'s, v8::Value>> {
+        match &self.entry.bundle.modules()[index].body {
+            ModuleBody::Text(text) => Some(string(scope, text)?.into()),
+            ModuleBody::Json(text) => {
+                let text = string(scope, text)?;
+                v8::json::parse(scope, text)
+            }
+            ModuleBody::Data(bytes) => {
+                let buffer = v8::ArrayBuffer::new(scope, bytes.len());
+                let store = buffer.get_backing_store();
+                for (cell, byte) in store.iter().zip(bytes.iter()) {
+                    cell.set(*byte);
+                }
+                Some(buffer.into())
+            }
+            ModuleBody::Wasm(bytes) => {
+                let module = match self.entry.wasm[index].get() {
+                    Some(compiled) => v8::WasmModuleObject::from_compiled_module(scope, compiled)?,
+                    None => {
+                        let module = v8::WasmModuleObject::compile(scope, bytes)?;
+                        let _raced = self.entry.wasm[index].set(module.get_compiled_module());
+                        module
+                    }
+                };
+                Some(module.into())
+            }
+            ModuleBody::Js(_) | ModuleBody::Cjs(_) => None,
+        }
+    }
+
+    fn synthetic<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        name: &str,
+        exports: Vec<(String, v8::Local<'s, v8::Value>)>,
+    ) -> v8::Local<'s, v8::Module> {
+        let name = string(scope, name).unwrap_or_else(|| v8::String::empty(scope));
+        let names: Vec<_> = exports.iter().filter_map(|(name, _)| string(scope, name)).collect();
+        let module = v8::Module::create_synthetic_module(scope, name, &names, evaluate_synthetic);
+        let exports =
+            exports.into_iter().map(|(name, value)| (name, v8::Global::new(scope, value))).collect();
+        self.exports.borrow_mut().push((v8::Global::new(scope, module), exports));
+        module
+    }
+
+    /// Runs a CommonJS module, once, and gives its exports (also half-filled ones, in a cycle, as Node does).
+    fn require<'s>(
+        self: &Rc<Self>,
+        scope: &mut v8::PinScope<'s, '_>,
+        index: usize,
+    ) -> Option<v8::Local<'s, v8::Value>> {
+        let exports_key = string(scope, "exports")?;
+        if let Some(module) = self.required.borrow().get(&index) {
+            return v8::Local::new(scope, module).get(scope, exports_key.into());
+        }
+        let bundle = Arc::clone(&self.entry.bundle);
+        let ModuleBody::Cjs(code) = &bundle.modules()[index].body else { return self.value(scope, index) };
+        let name = &bundle.modules()[index].name;
+        let module = v8::Object::new(scope);
+        let exports = v8::Object::new(scope);
+        module.set(scope, exports_key.into(), exports.into())?;
+        self.required.borrow_mut().insert(index, v8::Global::new(scope, module));
+        let ran = run_cjs(scope, name, code, module, exports);
+        if ran.is_none() {
+            // As in Node: who requires it next runs it again, and gets the error again.
+            self.required.borrow_mut().remove(&index);
+        }
+        ran?;
+        module.get(scope, exports_key.into())
+    }
+
+    fn builtin<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        specifier: &str,
+    ) -> Option<v8::Local<'s, v8::Module>> {
+        if let Some(module) = self.builtins.borrow().get(specifier) {
+            return Some(v8::Local::new(scope, module));
+        }
+        let script = match specifier {
+            "cloudflare:workers" => "ext:atoll/cloudflare_workers.js",
+            _ => return None,
+        };
+        let load = v8::Local::new(scope, &self.load_script);
+        let script = string(scope, script)?.into();
+        let undefined = v8::undefined(scope).into();
+        let object = load.call(scope, undefined, &[script])?.try_cast::<v8::Object>().ok()?;
+        let names = object.get_own_property_names(scope, v8::GetPropertyNamesArgs::default())?;
+        let mut exports = Vec::new();
+        for at in 0..names.length() {
+            let name = names.get_index(scope, at)?;
+            exports.push((name.to_rust_string_lossy(scope), object.get(scope, name)?));
+        }
+        let module = self.synthetic(scope, specifier, exports);
+        self.builtins.borrow_mut().insert(specifier.to_owned(), v8::Global::new(scope, module));
+        Some(module)
+    }
+
+    /// The module behind a specifier; throws what Workers throw if there is none.
+    fn resolve<'s>(
+        self: &Rc<Self>,
+        scope: &mut v8::PinScope<'s, '_>,
+        referrer: &str,
+        specifier: &str,
+    ) -> Option<v8::Local<'s, v8::Module>> {
+        let bundle = Arc::clone(&self.entry.bundle);
+        match bundle.resolve(referrer, specifier) {
+            Ok(Resolved::Module(index)) => self.module(scope, index),
+            Ok(Resolved::Builtin(name)) => self.builtin(scope, name).or_else(|| {
+                throw(scope, &format!("No such module \"{name}\".\n  imported from \"{referrer}\""))
+            }),
+            Err(error) => throw(scope, &error.to_string()),
+        }
+    }
+
+    /// Where in the author's file a position (line and column from 1) of a module comes from.
+    pub(crate) fn author_position(&self, file: &str, line: u32, column: u32) -> Option<(String, u32, u32)> {
+        let index = self.entry.bundle.index_of(file)?;
+        let token =
+            self.entry.source_map(index)?.lookup_token(line.checked_sub(1)?, column.checked_sub(1)?)?;
+        let (line, column) = (token.get_src_line().checked_add(1)?, token.get_src_col().checked_add(1)?);
+        Some((token.get_source().unwrap_or(file).to_owned(), line, column))
+    }
+
+    /// The `WebAssembly.Module` behind a specifier of a source-phase import.
+    fn source<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        referrer: &str,
+        specifier: &str,
+    ) -> Option<v8::Local<'s, v8::Object>> {
+        let bundle = &self.entry.bundle;
+        match bundle.resolve(referrer, specifier) {
+            Ok(Resolved::Module(index)) if matches!(bundle.modules()[index].body, ModuleBody::Wasm(_)) => {
+                self.value(scope, index)?.try_cast::<v8::Object>().ok()
+            }
+            Ok(_) => throw(scope, &format!("Source phase import not available for module: {specifier}")),
+            Err(error) => throw(scope, &error.to_string()),
+        }
+    }
+
+    /// The bundle's name of a compiled module.
+    fn name_of(&self, scope: &mut v8::PinScope, module: v8::Local<v8::Module>) -> Option<Arc<str>> {
+        let compiled = self.compiled.borrow();
+        let by_hash = self.by_hash.borrow();
+        let index = by_hash
+            .get(&module.get_identity_hash())?
+            .iter()
+            .find(|index| compiled.get(index).is_some_and(|each| v8::Local::new(scope, each) == module))?;
+        Some(Arc::clone(&self.entry.bundle.modules()[*index].name))
+    }
+}
+
+/// The source map that a bundler left in the code's last lines as a `data:` URL.
+fn inline_map(body: &ModuleBody) -> Option<SourceMap> {
+    const MARK: &str = "//# sourceMappingURL=data:";
+    let (ModuleBody::Js(code) | ModuleBody::Cjs(code)) = body else { return None };
+    let at = code.rfind(MARK)? + MARK.len() - "data:".len();
+    match sourcemap::decode_data_url(code[at..].lines().next()?.trim()).ok()? {
+        sourcemap::DecodedMap::Regular(map) => Some(map),
+        _ => None,
+    }
+}
+
+/// A V8 string; `None` if it is longer than V8 can hold.
+pub(crate) fn string<'s>(scope: &v8::PinScope<'s, '_, ()>, text: &str) -> Option<v8::Local<'s, v8::String>> {
+    if text.is_ascii() {
+        v8::String::new_from_one_byte(scope, text.as_bytes(), v8::NewStringType::Normal)
+    } else {
+        v8::String::new(scope, text)
+    }
+}
+
+fn origin<'s>(scope: &mut v8::PinScope<'s, '_>, name: &str, is_module: bool) -> Option<v8::ScriptOrigin<'s>> {
+    let name = string(scope, name)?;
+    Some(v8::ScriptOrigin::new(scope, name.into(), 0, 0, false, -1, None, false, false, is_module, None))
+}
+
+fn throw<T>(scope: &mut v8::PinScope, message: &str) -> Option<T> {
+    let message = string(scope, message)?;
+    let error = v8::Exception::error(scope, message);
+    scope.throw_exception(error);
+    None
+}
+
+/// `with { type: … }` must fit the module; without one anything goes, as in Workers.
+fn check_attributes(
+    scope: &mut v8::PinScope,
+    attributes: v8::Local<v8::FixedArray>,
+    stride: usize,
+) -> Option<()> {
+    for at in (0..attributes.length()).step_by(stride) {
+        let key = attributes.get(scope, at)?.try_cast::<v8::Value>().ok()?.to_rust_string_lossy(scope);
+        let value = attributes.get(scope, at + 1)?.try_cast::<v8::Value>().ok()?.to_rust_string_lossy(scope);
+        if key != "type" || !matches!(value.as_str(), "json" | "text" | "bytes") {
+            return throw(scope, &format!("Import attributes are not supported: {key}: {value}"));
+        }
+    }
+    Some(())
+}
+
+fn resolve_callback<'s>(
+    context: v8::Local<'s, v8::Context>,
+    specifier: v8::Local<'s, v8::String>,
+    attributes: v8::Local<'s, v8::FixedArray>,
+    referrer: v8::Local<'s, v8::Module>,
+) -> Option<v8::Local<'s, v8::Module>> {
+    // SAFETY: V8 calls this on the isolate's thread with a live context.
+    v8::callback_scope!(unsafe scope, context);
+    let modules = Modules::of(scope)?;
+    // Static attributes come as (key, value, source offset).
+    check_attributes(scope, attributes, 3)?;
+    let referrer = modules.name_of(scope, referrer)?;
+    let specifier = specifier.to_rust_string_lossy(scope);
+    modules.resolve(scope, &referrer, &specifier)
+}
+
+/// `import source x from "./x.wasm"`.
+fn resolve_source_callback<'s>(
+    context: v8::Local<'s, v8::Context>,
+    specifier: v8::Local<'s, v8::String>,
+    _attributes: v8::Local<'s, v8::FixedArray>,
+    referrer: v8::Local<'s, v8::Module>,
+) -> Option<v8::Local<'s, v8::Object>> {
+    // SAFETY: as in `resolve_callback`.
+    v8::callback_scope!(unsafe scope, context);
+    let modules = Modules::of(scope)?;
+    let referrer = modules.name_of(scope, referrer)?;
+    let specifier = specifier.to_rust_string_lossy(scope);
+    modules.source(scope, &referrer, &specifier)
+}
+
+fn evaluate_synthetic<'s>(
+    context: v8::Local<'s, v8::Context>,
+    module: v8::Local<'s, v8::Module>,
+) -> Option<v8::Local<'s, v8::Value>> {
+    // SAFETY: as in `resolve_callback`.
+    v8::callback_scope!(unsafe scope, context);
+    let modules = Modules::of(scope)?;
+    let position =
+        modules.exports.borrow().iter().position(|(each, _)| v8::Local::new(scope, each) == module)?;
+    let (_, exports) = modules.exports.borrow_mut().swap_remove(position);
+    for (name, value) in exports {
+        let name = string(scope, &name)?;
+        let value = v8::Local::new(scope, &value);
+        module.set_synthetic_module_export(scope, name, value)?;
+    }
+    let resolver = v8::PromiseResolver::new(scope)?;
+    let undefined = v8::undefined(scope).into();
+    resolver.resolve(scope, undefined)?;
+    Some(resolver.get_promise(scope).into())
+}
+
+/// Runs the code of a CommonJS module as a function of `exports`, `require` and `module`.
+fn run_cjs(
+    scope: &mut v8::PinScope,
+    name: &str,
+    code: &str,
+    module: v8::Local<v8::Object>,
+    exports: v8::Local<v8::Object>,
+) -> Option<()> {
+    let source = string(scope, code)?;
+    let origin = origin(scope, name, false)?;
+    let mut source = v8::script_compiler::Source::new(source, Some(&origin));
+    let parameters = [string(scope, "exports")?, string(scope, "require")?, string(scope, "module")?];
+    let function = v8::script_compiler::compile_function(
+        scope,
+        &mut source,
+        &parameters,
+        &[],
+        v8::script_compiler::CompileOptions::NoCompileOptions,
+        v8::script_compiler::NoCacheReason::NoReason,
+    )?;
+    let referrer = string(scope, name)?;
+    let require = v8::Function::builder(require_callback).data(referrer.into()).build(scope)?;
+    function.call(scope, exports.into(), &[exports.into(), require.into(), module.into()]).map(drop)
+}
+
+/// `require(specifier)` of a CommonJS module; the callback's data is the referrer's name.
+fn require_callback(
+    scope: &mut v8::PinScope,
+    args: v8::FunctionCallbackArguments,
+    mut result: v8::ReturnValue,
+) {
+    let Some(modules) = Modules::of(scope) else { return };
+    let referrer = args.data().to_rust_string_lossy(scope);
+    let specifier = args.get(0).to_rust_string_lossy(scope);
+    let bundle = Arc::clone(&modules.entry.bundle);
+    let value = match bundle.resolve(&referrer, &specifier) {
+        Ok(Resolved::Module(index)) => match &bundle.modules()[index].body {
+            ModuleBody::Js(_) => throw(
+                scope,
+                &format!("require() of the ES module \"{specifier}\" is not supported: import it."),
+            ),
+            _ => modules.require(scope, index),
+        },
+        Ok(Resolved::Builtin(name)) => {
+            throw(scope, &format!("No such module \"{name}\".\n  imported from \"{referrer}\""))
+        }
+        Err(error) => throw(scope, &error.to_string()),
+    };
+    if let Some(value) = value {
+        result.set(value);
+    }
+}
+
+fn import_dynamically<'s, 'i>(
+    scope: &mut v8::PinScope<'s, 'i>,
+    options: v8::Local<'s, v8::Data>,
+    referrer: v8::Local<'s, v8::Value>,
+    specifier: v8::Local<'s, v8::String>,
+    attributes: v8::Local<'s, v8::FixedArray>,
+) -> Option<v8::Local<'s, v8::Promise>> {
+    let phase = v8::ModuleImportPhase::kEvaluation;
+    import_phase_dynamically(scope, options, referrer, specifier, phase, attributes)
+}
+
+/// `import(…)` and `import.source(…)`.
+fn import_phase_dynamically<'s, 'i>(
+    scope: &mut v8::PinScope<'s, 'i>,
+    _options: v8::Local<'s, v8::Data>,
+    referrer: v8::Local<'s, v8::Value>,
+    specifier: v8::Local<'s, v8::String>,
+    phase: v8::ModuleImportPhase,
+    attributes: v8::Local<'s, v8::FixedArray>,
+) -> Option<v8::Local<'s, v8::Promise>> {
+    let resolver = v8::PromiseResolver::new(scope)?;
+    let promise = resolver.get_promise(scope);
+    v8::tc_scope!(let scope, scope);
+    let referrer = referrer.to_rust_string_lossy(scope);
+    let specifier = specifier.to_rust_string_lossy(scope);
+    let finished = match phase {
+        v8::ModuleImportPhase::kSource => Modules::of(scope)
+            .and_then(|modules| modules.source(scope, &referrer, &specifier))
+            .and_then(|source| resolver.resolve(scope, source.into())),
+        _ => import(scope, &referrer, &specifier, attributes)
+            .and_then(|module| finish_import(scope, module, resolver)),
+    };
+    if finished.is_none() {
+        // Terminated while importing: there is no exception to give.
+        let exception = scope.exception()?;
+        scope.reset();
+        resolver.reject(scope, exception)?;
+    }
+    Some(promise)
+}
+
+/// The module that an `import()` asks for, linked.
+fn import<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    referrer: &str,
+    specifier: &str,
+    attributes: v8::Local<'s, v8::FixedArray>,
+) -> Option<v8::Local<'s, v8::Module>> {
+    let modules = Modules::of(scope)?;
+    check_attributes(scope, attributes, 2)?;
+    let module = modules.resolve(scope, referrer, specifier)?;
+    if module.get_status() == v8::ModuleStatus::Uninstantiated {
+        modules.link(scope, module)?;
+    }
+    Some(module)
+}
+
+/// Evaluates an imported module and settles the promise of its `import()`.
+///
+/// A module that imports one that is being evaluated right now (two that wait for each other) must let it come back
+/// first: V8 aborts the process if asked to evaluate it again in the middle.
+fn finish_import<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    module: v8::Local<'s, v8::Module>,
+    resolver: v8::Local<'s, v8::PromiseResolver>,
+) -> Option<bool> {
+    if module.get_status() == v8::ModuleStatus::Evaluating {
+        let modules = Modules::of(scope)?;
+        let waiting = (v8::Global::new(scope, module), v8::Global::new(scope, resolver));
+        modules.waiting.borrow_mut().push_back(waiting);
+        let later = v8::Function::builder(finish_waiting_import).build(scope)?;
+        scope.enqueue_microtask(later);
+        return Some(true);
+    }
+    let evaluation = module.evaluate(scope)?.try_cast::<v8::Promise>().ok()?;
+    let namespace = module.get_module_namespace();
+    let fulfilled = v8::Function::builder(return_data).data(namespace).build(scope)?;
+    let then = evaluation.then(scope, fulfilled)?;
+    resolver.resolve(scope, then.into())
+}
+
+/// The microtask of an import that had to wait.
+fn finish_waiting_import(
+    scope: &mut v8::PinScope,
+    _args: v8::FunctionCallbackArguments,
+    _result: v8::ReturnValue,
+) {
+    let waiting = Modules::of(scope).and_then(|modules| modules.waiting.borrow_mut().pop_front());
+    if let Some((module, resolver)) = waiting {
+        let module = v8::Local::new(scope, module);
+        let resolver = v8::Local::new(scope, resolver);
+        // What it throws is in the evaluation's promise; only termination leaves nothing.
+        let _terminated = finish_import(scope, module, resolver);
+    }
+}
+
+fn return_data(_scope: &mut v8::PinScope, args: v8::FunctionCallbackArguments, mut result: v8::ReturnValue) {
+    result.set(args.data());
+}
+
+/// `import.meta` has what Workers give: nothing of the host.
+extern "C" fn initialize_import_meta(
+    _context: v8::Local<v8::Context>,
+    _module: v8::Local<v8::Module>,
+    _meta: v8::Local<v8::Object>,
+) {
+}

@@ -1,0 +1,61 @@
+//! What JavaScript can ask of Rust. Only the prelude and the lazy scripts hold these functions.
+//!
+//! Every number that comes in is looked up among what this isolate was given; an unknown one does nothing or throws.
+//! Ops never panic: a panic under V8's frames would take the whole process.
+
+mod body;
+mod invocation;
+mod script;
+mod worker;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use deno_core::{Extension, OpState};
+
+use crate::state::IsolateState;
+
+deno_core::extension!(
+    atoll,
+    deps = [deno_webidl, deno_web],
+    ops = [
+        body::op_body_open,
+        body::op_body_read,
+        body::op_body_stop,
+        body::op_body_write,
+        body::op_body_end,
+        body::op_body_abort,
+        body::op_utf8_decode,
+        invocation::op_call,
+        invocation::op_call_cancel,
+        invocation::op_clock_ms,
+        invocation::op_invocation_failed,
+        invocation::op_log,
+        invocation::op_respond,
+        invocation::op_returned,
+        invocation::op_settled,
+        invocation::op_timer_set,
+        invocation::op_url_parse_href,
+        script::op_script_load,
+        worker::op_worker_load,
+        worker::op_worker_find,
+        worker::op_worker_entrypoint,
+        worker::op_worker_dispose,
+    ],
+);
+
+/// The extension with Atoll's own ops.
+pub(crate) fn extension() -> Extension {
+    atoll::init()
+}
+
+/// The isolate's state.
+fn isolate(state: &OpState) -> Rc<RefCell<IsolateState>> {
+    Rc::clone(state.borrow::<Rc<RefCell<IsolateState>>>())
+}
+
+/// An error that JavaScript sees as a plain `Error`.
+#[derive(Debug, thiserror::Error, deno_error::JsError)]
+#[class(generic)]
+#[error("{0}")]
+pub(crate) struct Thrown(pub(crate) String);

@@ -1,0 +1,142 @@
+//! Pristine isolates, created ahead and never used by anyone.
+//!
+//! ```text
+//!  spawn(job) ──▶ a pristine isolate waits? ──yes──▶ it takes the job
+//!                         │ no
+//!                         ▼
+//!                 waiting jobs, oldest first ◀── each newly created isolate looks here before it waits itself
+//! ```
+//!
+//! Creating an isolate costs a millisecond or two of CPU; a load should not wait for it. At most as many are created
+//! at once as there are cores: more would only make each other late, and the youngest load would overtake the oldest.
+//! An isolate is given out once and never comes back.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::host::HostShared;
+use crate::thread::{IsolateRef, Job, StartSpec};
+
+/// Heap that pooled isolates are created with, in MiB: V8 fixes it at creation. A worker with another limit gets an
+/// isolate of its own making.
+pub(crate) const POOLED_HEAP_MIB: u32 = 128;
+
+/// The waiting isolates and the jobs that wait for one.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    size: usize,
+    creators_max: usize,
+    state: Mutex<PoolState>,
+}
+
+#[derive(Debug, Default)]
+struct PoolState {
+    ready: VecDeque<oneshot::Sender<Job>>,
+    waiting: VecDeque<Job>,
+    creating: usize,
+    closed: bool,
+}
+
+/// What a newly created isolate does next.
+pub(crate) enum Duty {
+    /// Serve this.
+    Serve(Job),
+    /// Wait for a job; none will come if the channel closes.
+    Wait(oneshot::Receiver<Job>),
+}
+
+impl Pool {
+    pub(crate) fn new(size: usize) -> Self {
+        let creators_max = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Self { size, creators_max, state: Mutex::default() }
+    }
+
+    pub(crate) fn ready(&self) -> usize {
+        self.lock().ready.len()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, PoolState> {
+        // Queues of handles stay whole whatever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts creators, as many as are missing and allowed.
+    pub(crate) fn fill(host: &Arc<HostShared>) {
+        let pool = &host.pool;
+        let starting = {
+            let mut state = pool.lock();
+            let wanted = if state.closed { 0 } else { pool.size + state.waiting.len() };
+            let missing = wanted.saturating_sub(state.ready.len() + state.creating);
+            let starting = missing.min(pool.creators_max.saturating_sub(state.creating));
+            state.creating += starting;
+            starting
+        };
+        for _ in 0..starting {
+            if crate::thread::spawn_pristine(host, POOLED_HEAP_MIB).is_err() {
+                pool.lock().creating -= 1;
+            }
+        }
+    }
+
+    /// A newly created isolate asks what to do.
+    pub(crate) fn report(host: &Arc<HostShared>) -> Duty {
+        let duty = {
+            let mut state = host.pool.lock();
+            state.creating = state.creating.saturating_sub(1);
+            match state.waiting.pop_front() {
+                Some(job) => Duty::Serve(job),
+                None => {
+                    let (sender, receiver) = oneshot::channel();
+                    if !state.closed {
+                        state.ready.push_back(sender);
+                    }
+                    Duty::Wait(receiver)
+                }
+            }
+        };
+        Self::fill(host);
+        duty
+    }
+
+    /// A creator failed before it could report.
+    pub(crate) fn failed(&self) {
+        let mut state = self.lock();
+        state.creating = state.creating.saturating_sub(1);
+    }
+
+    /// Lets all waiting isolates go; the host is ending.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.ready.clear();
+        state.waiting.clear();
+    }
+
+    fn give(&self, mut job: Job) {
+        let mut state = self.lock();
+        while let Some(ready) = state.ready.pop_front() {
+            match ready.send(job) {
+                Ok(()) => return,
+                // Its thread is gone.
+                Err(back) => job = back,
+            }
+        }
+        state.waiting.push_back(job);
+    }
+}
+
+/// An isolate for `spec`: a pooled one, as soon as there is one, or one of its own making if the pool's do not fit.
+/// Its inbox takes messages at once.
+pub(crate) fn spawn(host: &Arc<HostShared>, spec: StartSpec) -> IsolateRef {
+    let pooled = spec.limits.heap_mib == POOLED_HEAP_MIB && host.pool.size > 0;
+    let (isolate, job) = Job::new(spec);
+    if pooled {
+        host.pool.give(job);
+        Pool::fill(host);
+    } else {
+        crate::thread::spawn_for(host, job);
+    }
+    isolate
+}

@@ -1,0 +1,101 @@
+//! The memory of the whole process, and its bound: the last line when what isolates hold is counted nowhere else.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+/// Part of the machine's or the container's memory that an isolate host may hold unless told otherwise, in percent.
+const SHARE_PERCENT: u64 = 75;
+/// What counts as far over the bound, in percent of it.
+const FAR_OVER_PERCENT: u64 = 110;
+/// Watchdog ticks between two looks.
+const TICKS: u32 = 4;
+
+/// Watches this process.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    statm: File,
+    bytes_max: u64,
+    last_bytes: u64,
+    ticks: u32,
+}
+
+/// What was seen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// Growth since the last look.
+    pub(crate) grown_bytes: u64,
+    /// More than it may be.
+    pub(crate) over: bool,
+    /// So much more that the process must end.
+    pub(crate) far_over: bool,
+}
+
+impl Resident {
+    /// `None` where `/proc` cannot be read.
+    pub(crate) fn watch(bytes_max: u64) -> Option<Self> {
+        let statm = File::open("/proc/self/statm").ok()?;
+        let last_bytes = resident_bytes(&statm);
+        Some(Self { statm, bytes_max, last_bytes, ticks: 0 })
+    }
+
+    /// To be called at every tick; looks at some of them.
+    pub(crate) fn look(&mut self) -> Option<Look> {
+        self.ticks += 1;
+        if self.ticks < TICKS {
+            return None;
+        }
+        self.ticks = 0;
+        let bytes = resident_bytes(&self.statm);
+        let grown_bytes = bytes.saturating_sub(self.last_bytes);
+        self.last_bytes = bytes;
+        let far = self.bytes_max.saturating_mul(FAR_OVER_PERCENT) / 100;
+        Some(Look { grown_bytes, over: bytes > self.bytes_max, far_over: bytes > far })
+    }
+}
+
+/// Resident memory of this process, in bytes; 0 where `/proc` cannot be read.
+fn resident_bytes(statm: &File) -> u64 {
+    const PAGE_BYTES: u64 = 4_096;
+    let mut text = [0; 128];
+    let Ok(length) = statm.read_at(&mut text, 0) else { return 0 };
+    let text = std::str::from_utf8(&text[..length]).unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).map_or(0, |pages| pages * PAGE_BYTES)
+}
+
+/// The usual bound: a share of the container's memory, or of the machine's. `None` if neither is known.
+#[must_use]
+pub fn default_bytes_max() -> Option<u64> {
+    let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
+        .min();
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| machine_bytes(&text));
+    let least = [cgroup, machine].into_iter().flatten().min()?;
+    Some(least / 100 * SHARE_PERCENT)
+}
+
+fn machine_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sees_this_process_and_its_bound() {
+        let mut low = Resident::watch(1).expect("/proc is there");
+        let looks: Vec<_> = (0..TICKS).filter_map(|_| low.look()).collect();
+        assert_eq!(looks.len(), 1);
+        assert!(looks[0].over && looks[0].far_over);
+        let mut high = Resident::watch(u64::MAX).expect("/proc is there");
+        assert!((0..TICKS).filter_map(|_| high.look()).all(|look| !look.over && !look.far_over));
+    }
+
+    #[test]
+    fn reads_the_size_of_a_machine() {
+        assert_eq!(machine_bytes("MemTotal:       16 kB\nMemFree: 1 kB\n"), Some(16 * 1_024));
+        assert_eq!(machine_bytes("MemTotal: many"), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! Workers that workers load: `env.LOADER`'s other half.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use atoll_bindings::seam::{Outcome, Usage};
+use atoll_loader::limits::Limits;
+use dashmap::DashMap;
+
+use crate::host::HostShared;
+use crate::message::{IsolateMsg, Peer};
+use crate::thread::{IsolateRef, StartSpec};
+use crate::watchdog::now_us;
+
+/// A loaded worker: one isolate that serves its invocations until it is released.
+#[derive(Debug)]
+pub(crate) struct ChildWorker {
+    isolate: IsolateRef,
+    pub(crate) limits: Limits,
+    used_us: AtomicU64,
+    released: AtomicBool,
+}
+
+impl ChildWorker {
+    /// Starts the isolate; the code runs on its own thread.
+    pub(crate) fn start(host: &Arc<HostShared>, spec: StartSpec) -> Arc<Self> {
+        let limits = spec.limits;
+        let isolate = crate::pool::spawn(host, spec);
+        Arc::new(Self {
+            isolate,
+            limits,
+            used_us: AtomicU64::new(now_us()),
+            released: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        Peer::Isolate(self.isolate.inbox.clone())
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.isolate.inbox.is_closed()
+    }
+
+    /// Sends a message; an invocation that finds no isolate any more is answered here.
+    pub(crate) fn send(&self, message: IsolateMsg) {
+        self.used_us.store(now_us(), Relaxed);
+        if let IsolateMsg::Cancel { invocation } = message {
+            self.isolate.inbox.send(IsolateMsg::Cancel { invocation }).ok();
+            return;
+        }
+        if let Err(lost) = self.isolate.inbox.send(message)
+            && let IsolateMsg::Invoke(invocation) = lost.0
+        {
+            let outcome = Outcome::HostFault("The dynamic worker has ended.".into());
+            invocation.peer.done(invocation.id, outcome, Usage::default());
+        }
+    }
+
+    /// Ends the isolate once it is idle.
+    pub(crate) fn release(&self) {
+        if !self.released.swap(true, Relaxed) {
+            self.send(IsolateMsg::Evict);
+        }
+    }
+}
+
+impl Drop for ChildWorker {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Named workers, by loader scope and name. The scope is the gateway's and contains the tenant and the parent.
+#[derive(Debug, Default)]
+pub(crate) struct NamedWorkers {
+    workers: DashMap<(Arc<str>, String), Arc<ChildWorker>>,
+}
+
+impl NamedWorkers {
+    /// The live worker of this name. One that ended is forgotten, so that the next load starts afresh.
+    pub(crate) fn find(&self, scope: &Arc<str>, name: &str) -> Option<Arc<ChildWorker>> {
+        let key = (Arc::clone(scope), name.to_owned());
+        self.workers.remove_if(&key, |_, worker| worker.is_gone());
+        self.workers.get(&key).map(|worker| Arc::clone(&worker))
+    }
+
+    pub(crate) fn insert(&self, scope: &Arc<str>, name: String, worker: &Arc<ChildWorker>) {
+        self.workers.insert((Arc::clone(scope), name), Arc::clone(worker));
+    }
+
+    pub(crate) fn remove(&self, worker: &Arc<ChildWorker>) {
+        self.workers.retain(|_, each| !Arc::ptr_eq(each, worker));
+    }
+
+    pub(crate) fn clear(&self) {
+        self.workers.clear();
+    }
+
+    /// Lets go of those that are idle too long, then of the least recently used over the bound.
+    pub(crate) fn evict(&self, now_us: u64, idle_us: u64, most: usize) {
+        // More owners than this table: an invocation or a stub uses it.
+        let idle = |worker: &Arc<ChildWorker>| Arc::strong_count(worker) == 1;
+        self.workers.retain(|_, worker| {
+            !worker.is_gone()
+                && (!idle(worker) || now_us.saturating_sub(worker.used_us.load(Relaxed)) < idle_us)
+        });
+        let over = self.workers.len().saturating_sub(most);
+        if over == 0 {
+            return;
+        }
+        let mut ages: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|each| idle(each.value()))
+            .map(|each| (each.value().used_us.load(Relaxed), each.key().clone()))
+            .collect();
+        ages.sort_unstable_by_key(|(used, _)| *used);
+        for (_, key) in ages.into_iter().take(over) {
+            self.workers.remove(&key);
+        }
+    }
+}

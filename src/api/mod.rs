@@ -1,0 +1,248 @@
+//! The control API under `/v1`, and the gateway's own health.
+//!
+//! One table says what exists; the served OpenAPI document is tested against it.
+
+mod auth;
+mod events;
+mod execute;
+mod input;
+mod logs;
+mod workers;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde::Serialize;
+
+use crate::config::{Name, Scope};
+use crate::problem::Problem;
+use crate::server::body::ReplyBody;
+use crate::server::{Gateway, Phase};
+
+/// The OpenAPI document.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// What can be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Health,
+    Ready,
+    Metrics,
+    OpenApi,
+    Execute,
+    ListWorkers,
+    GetWorker,
+    PutWorker,
+    DeleteWorker,
+    Versions,
+    Rollback,
+    Scheduled,
+    Logs,
+}
+
+/// Method, path pattern, action, needed scope.
+type Entry = (&'static str, &'static str, Action, Option<Scope>);
+
+/// Everything that exists. Methods of one path stand together.
+const TABLE: &[Entry] = &[
+    ("GET", "/healthz", Action::Health, None),
+    ("GET", "/readyz", Action::Ready, None),
+    ("GET", "/metrics", Action::Metrics, None),
+    ("GET", "/v1/openapi.json", Action::OpenApi, None),
+    ("POST", "/v1/execute", Action::Execute, Some(Scope::Execute)),
+    ("GET", "/v1/workers", Action::ListWorkers, Some(Scope::Read)),
+    ("GET", "/v1/workers/{name}", Action::GetWorker, Some(Scope::Read)),
+    ("PUT", "/v1/workers/{name}", Action::PutWorker, Some(Scope::Deploy)),
+    ("DELETE", "/v1/workers/{name}", Action::DeleteWorker, Some(Scope::Deploy)),
+    ("GET", "/v1/workers/{name}/versions", Action::Versions, Some(Scope::Read)),
+    ("POST", "/v1/workers/{name}/rollback", Action::Rollback, Some(Scope::Deploy)),
+    ("POST", "/v1/workers/{name}/scheduled", Action::Scheduled, Some(Scope::Deploy)),
+    ("GET", "/v1/workers/{name}/logs", Action::Logs, Some(Scope::Read)),
+];
+
+/// Paths that take more than one method, for `Allow`.
+fn allow(pattern: &str) -> &'static str {
+    match pattern {
+        "/v1/workers/{name}" => "GET, HEAD, PUT, DELETE",
+        "/v1/execute" | "/v1/workers/{name}/rollback" | "/v1/workers/{name}/scheduled" => "POST",
+        _ => "GET, HEAD",
+    }
+}
+
+/// The part of the path that stands where the pattern says `{name}`, if the path matches.
+fn matches<'a>(pattern: &str, path: &'a str) -> Option<Option<&'a str>> {
+    let Some((front, back)) = pattern.split_once("{name}") else {
+        return (pattern == path).then_some(None);
+    };
+    let name = path.strip_prefix(front)?.strip_suffix(back)?;
+    (!name.is_empty() && !name.contains('/')).then_some(Some(name))
+}
+
+fn find<'a>(method: &str, path: &'a str) -> Result<(Action, Option<Scope>, Option<&'a str>), Problem> {
+    // HEAD is GET without its body, which the HTTP library leaves out.
+    let method = if method == "HEAD" { "GET" } else { method };
+    let mut other = None;
+    for &(candidate, pattern, action, scope) in TABLE {
+        let Some(name) = matches(pattern, path) else { continue };
+        if candidate == method {
+            return Ok((action, scope, name));
+        }
+        other = Some(pattern);
+    }
+    Err(match other {
+        Some(pattern) => Problem::method_not_allowed(allow(pattern)),
+        None => Problem::not_found("There is nothing here."),
+    })
+}
+
+/// Answers a request to the gateway itself.
+pub(crate) async fn answer(
+    gateway: &Arc<Gateway>,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Problem> {
+    let path = request.uri().path().to_owned();
+    let (action, scope, name) = find(request.method().as_str(), &path)?;
+    let Some(scope) = scope else { return open(gateway, action).await };
+    let tenant = auth::authorize(&gateway.config, request.headers(), scope)?;
+    if action == Action::Execute {
+        return execute::post(gateway, &tenant, request).await;
+    }
+    if action == Action::ListWorkers {
+        return workers::list(gateway, &tenant).await;
+    }
+    let name = name.and_then(Name::parse).ok_or_else(|| {
+        Problem::unprocessable(
+            "worker_name",
+            "A worker's name is a lower-case DNS label of at most 63 bytes.",
+        )
+    })?;
+    match action {
+        Action::PutWorker => workers::put(gateway, &tenant, name, request).await,
+        Action::DeleteWorker => workers::delete(gateway, &tenant, &name).await,
+        Action::Versions => workers::versions(gateway, &tenant, &name).await,
+        Action::Rollback => workers::rollback(gateway, &tenant, name, request).await,
+        Action::Scheduled => workers::scheduled(gateway, &tenant, &name, request).await,
+        Action::Logs => logs::get(gateway, &tenant, &name, request.headers()),
+        _ => workers::get(gateway, &tenant, &name).await,
+    }
+}
+
+/// What needs no token.
+async fn open(gateway: &Gateway, action: Action) -> Result<Response<ReplyBody>, Problem> {
+    let unready = |detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).retry_after(1);
+    match action {
+        Action::Metrics => Ok(text("text/plain; version=0.0.4; charset=utf-8", gateway.observer.metrics())),
+        Action::OpenApi => Ok(text("application/json", OPENAPI)),
+        Action::Ready if *gateway.draining.borrow() != Phase::Serving => {
+            Err(unready("The server is draining."))
+        }
+        Action::Ready if !gateway.isolates.ready() => Err(unready("No isolate host is up.")),
+        Action::Ready if !gateway.deployer.store().ready().await => {
+            Err(unready("The store does not answer."))
+        }
+        _ => Ok(text("text/plain; charset=utf-8", "ok\n")),
+    }
+}
+
+fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::full(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A JSON answer.
+fn json(status: StatusCode, value: &impl Serialize) -> Response<ReplyBody> {
+    match serde_json::to_vec(value) {
+        Ok(body) => {
+            let mut response = text("application/json", body);
+            *response.status_mut() = status;
+            response
+        }
+        Err(error) => Problem::internal(&error).response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_document_describes_exactly_what_exists() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let mut described = BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let open = operation["security"] == serde_json::json!([]);
+                described.insert((method.to_uppercase(), path.clone(), open));
+                assert!(operation["operationId"].is_string(), "{method} {path}");
+                assert!(operation["responses"].as_object().is_some_and(|r| !r.is_empty()), "{method} {path}");
+            }
+        }
+        let exists = TABLE
+            .iter()
+            .map(|(method, path, _, scope)| ((*method).to_owned(), (*path).to_owned(), scope.is_none()))
+            .collect();
+        assert_eq!(described, exists);
+    }
+
+    #[test]
+    fn every_reference_of_the_document_leads_somewhere() {
+        fn walk(value: &Value, references: &mut Vec<String>) {
+            match value {
+                Value::Object(map) => {
+                    if let Some(Value::String(reference)) = map.get("$ref") {
+                        references.push(reference.clone());
+                    }
+                    map.values().for_each(|value| walk(value, references));
+                }
+                Value::Array(values) => values.iter().for_each(|value| walk(value, references)),
+                _ => {}
+            }
+        }
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let mut references = Vec::new();
+        walk(&document, &mut references);
+        assert!(!references.is_empty());
+        for reference in references {
+            assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn allow_names_the_methods_of_the_table() {
+        for (_, pattern, ..) in TABLE {
+            let methods: Vec<&str> =
+                TABLE.iter().filter(|entry| entry.1 == *pattern).map(|entry| entry.0).collect();
+            let allowed: Vec<&str> = allow(pattern).split(", ").filter(|method| *method != "HEAD").collect();
+            assert_eq!(methods, allowed, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn paths_lead_to_actions() {
+        for (method, path, expected) in [
+            ("GET", "/healthz", Ok((Action::Health, None))),
+            ("HEAD", "/healthz", Ok((Action::Health, None))),
+            ("PUT", "/v1/workers/a", Ok((Action::PutWorker, Some("a")))),
+            ("GET", "/v1/workers/a/logs", Ok((Action::Logs, Some("a")))),
+            ("POST", "/v1/workers", Err(405)),
+            ("PATCH", "/v1/workers/a", Err(405)),
+            ("GET", "/v1/workers/a/b", Err(404)),
+            ("GET", "/v1/workers//logs", Err(404)),
+            ("GET", "/v1/workers/", Err(404)),
+            ("GET", "/v2", Err(404)),
+        ] {
+            let found = find(method, path).map(|(action, _, name)| (action, name));
+            assert_eq!(found.map_err(|problem| problem.status().as_u16()), expected, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! The command line: every command, flag and help text.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use super::exit::EXIT_CODES_HELP;
+
+/// Atoll: an edge-style host for workers and for code that nobody has read, each in a V8 isolate of its own.
+#[derive(Debug, Parser)]
+#[command(name = "atoll", version, propagate_version = true, after_help = top_help())]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the server
+    Serve(Serve),
+    /// Work on a worker: serve it, and reload it whenever a file changes
+    Dev(Dev),
+    /// Run a worker's folder, a module or a snippet once, here, without a server
+    Run(Run),
+    /// Deploy a worker to a server
+    Deploy(Deploy),
+    /// Run a snippet on a server, in a fresh isolate
+    Execute(Execute),
+    /// Look after deployed workers
+    #[command(subcommand)]
+    Workers(Workers),
+    /// Make a new worker
+    Init(Init),
+    /// Make a token, and its hash for the server's configuration
+    Token(Token),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  atoll completions bash > ~/.local/share/bash-completion/completions/atoll"
+    )]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// One isolate host, started by `serve`
+    #[command(hide = true)]
+    IsolateHost(IsolateHost),
+}
+
+/// `atoll serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Workers answer at http://WORKER.TENANT.BASE_DOMAIN/ and at /w/TENANT/WORKER/.
+The control API is under /v1, its description at /v1/openapi.json; see also /healthz, /readyz, /metrics.
+
+Flags win over the file. A small file:
+  listen = [\"0.0.0.0:8080\"]
+  base_domain = \"example.com\"
+  [tenants.acme]
+  tokens = [\"SHA-256 of the token, as `atoll token` prints it\"]
+
+Traces, metrics and logs go to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names (OTLP over http).")]
+pub(crate) struct Serve {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "ATOLL_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Listen here instead of where the configuration says; may be repeated
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Workers answer at WORKER.TENANT.DOMAIN
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) base_domain: Option<String>,
+    /// TLS certificate chain (PEM); read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// TLS private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Where deployments are stored
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Isolate host processes, or `in-process` for none (no wall: for development only)
+    #[arg(long, value_name = "N|in-process", value_parser = parse_hosts)]
+    pub(crate) hosts: Option<Hosts>,
+    /// Show guests' errors with stacks to clients
+    #[arg(long)]
+    pub(crate) dev: bool,
+    /// Log level, or `target=level` pairs
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "ATOLL_LOG")]
+    pub(crate) log: String,
+    /// Form of the log
+    #[arg(long, value_enum, default_value_t = LogForm::Text)]
+    pub(crate) log_format: LogForm,
+}
+
+/// Where guests run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hosts {
+    /// In this process.
+    InProcess,
+    /// In so many processes.
+    Processes(usize),
+}
+
+fn parse_hosts(text: &str) -> Result<Hosts, String> {
+    match (text, text.parse::<usize>()) {
+        ("in-process", _) => Ok(Hosts::InProcess),
+        (_, Ok(count @ 1..=64)) => Ok(Hosts::Processes(count)),
+        _ => Err("give `in-process` or a number from 1 to 64".into()),
+    }
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogForm {
+    /// For people.
+    Text,
+    /// For machines: one JSON object per line.
+    Json,
+}
+
+/// `atoll dev`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The folder needs a wrangler.jsonc, wrangler.toml, or an index.js or index.ts; see `atoll init`.
+When a change does not build, the error is shown and the last good version keeps serving.
+
+Example:
+  atoll dev examples/hello --listen 127.0.0.1:9000")]
+pub(crate) struct Dev {
+    /// The worker's folder or file
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// Where to listen
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8787")]
+    pub(crate) listen: SocketAddr,
+    /// Isolate host processes, or `in-process`
+    #[arg(long, value_name = "N|in-process", value_parser = parse_hosts, default_value = "1")]
+    pub(crate) hosts: Hosts,
+    /// Log level, or `target=level` pairs
+    #[arg(long, value_name = "FILTER", default_value = "warn,atoll::guest=debug", env = "ATOLL_LOG")]
+    pub(crate) log: String,
+}
+
+/// `atoll run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A folder, or a module that exports a handler with fetch(), gets one request. Anything else is
+executed: a module that exports a function, a function expression, or plain statements with
+`return`; `input` and `env` are in scope. There is no network.
+The result goes to standard output, console lines go to standard error.
+
+Examples:
+  atoll run examples/hello --request 'GET /?name=Ada'
+  atoll run examples/execute/snippet.js --input '{\"text\":\"a rose is a rose\"}' --env-json TOP=1
+  echo 'return 6 * 7' | atoll run -
+  atoll run slow.js --limits cpuMs=50,heapMib=32; echo $?
+
+The exit code says how it ended; `atoll --help` has the list.")]
+pub(crate) struct Run {
+    /// A folder, a file, or `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) path: PathBuf,
+    /// Execute with this JSON value as `input`
+    #[arg(long, value_name = "JSON", conflicts_with = "request")]
+    pub(crate) input: Option<String>,
+    /// Send this request instead: a method and a path or URL
+    #[arg(long, value_name = "'METHOD /PATH'")]
+    pub(crate) request: Option<String>,
+    /// A header of the request; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub(crate) headers: Vec<String>,
+    /// The request's body
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) data: Option<String>,
+    /// Show the response's status and headers, too
+    #[arg(short, long)]
+    pub(crate) include: bool,
+    #[command(flatten)]
+    /// Settings of the guest.
+    pub(crate) guest: Guest,
+    /// Print one JSON object: result or response, logs, usage, error
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The code is TypeScript (for standard input; files say it by their names)
+    #[arg(long)]
+    pub(crate) ts: bool,
+}
+
+/// Settings that `run` and `execute` share.
+#[derive(Debug, Args)]
+pub(crate) struct Guest {
+    /// A string in `env`; may be repeated
+    #[arg(long = "env", value_name = "NAME=TEXT", value_parser = parse_pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// A JSON value in `env`; may be repeated
+    #[arg(long, value_name = "NAME=JSON", value_parser = parse_pair)]
+    pub(crate) env_json: Vec<(String, String)>,
+    /// Lower limits: cpuMs, wallMs, heapMib, externalMib, subRequests, logBytes, responseBytes, loads
+    #[arg(long, value_name = "NAME=N,…", value_delimiter = ',', value_parser = parse_pair)]
+    pub(crate) limits: Vec<(String, String)>,
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("give NAME=VALUE".into()),
+    }
+}
+
+/// How to reach the server.
+#[derive(Debug, Args)]
+pub(crate) struct Remote {
+    /// The server's URL
+    #[arg(long, env = "ATOLL_URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// The tenant's token
+    #[arg(long, env = "ATOLL_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// `atoll deploy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  atoll deploy examples/hello
+  atoll deploy worker.js --name greeter --url https://atoll.example.com
+
+Packages from npm are not bundled: bundle first, for example with esbuild, and deploy the result.")]
+pub(crate) struct Deploy {
+    /// The worker's folder or file
+    #[arg(value_name = "DIR|FILE", default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// Name of the worker, if not the one in its configuration
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A custom host name at which it answers; may be repeated
+    #[arg(long = "host", value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
+    /// Build and check only; nothing is sent
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print the server's answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+/// `atoll execute`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  atoll execute snippet.js --input '{\"a\": 1}'
+  echo 'return input * 2' | atoll execute - --input 21 --json")]
+pub(crate) struct Execute {
+    /// The snippet's file, or `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) path: PathBuf,
+    /// `input`, as JSON
+    #[arg(long, value_name = "JSON")]
+    pub(crate) input: Option<String>,
+    /// Settings of the guest.
+    #[command(flatten)]
+    pub(crate) guest: Guest,
+    /// The code is TypeScript (for standard input; files say it by their names)
+    #[arg(long)]
+    pub(crate) ts: bool,
+    /// Print the server's whole answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+/// `atoll workers`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Workers {
+    /// List them
+    List {
+        /// Print the server's answer as JSON
+        #[arg(long)]
+        json: bool,
+        /// The server.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show one, as JSON
+    Get {
+        /// Its name
+        name: String,
+        /// The server.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show one's versions, as JSON
+    Versions {
+        /// Its name
+        name: String,
+        /// The server.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Delete one
+    Delete {
+        /// Its name
+        name: String,
+        /// The server.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Serve an earlier version again
+    #[command(disable_version_flag = true)]
+    Rollback {
+        /// Its name
+        name: String,
+        /// The version; the one before the current one if not given
+        #[arg(long)]
+        version: Option<u64>,
+        /// The server.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show its console lines
+    Logs {
+        /// Its name
+        name: String,
+        /// Keep showing new ones
+        #[arg(short, long)]
+        follow: bool,
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+        /// The server.
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+/// `atoll init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The new folder; the worker is named after it
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// In TypeScript
+    #[arg(long)]
+    pub(crate) ts: bool,
+}
+
+/// `atoll token`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The server's configuration holds the hash, never the token:\n  [tenants.acme]\n  tokens = [\"HASH\"]"
+)]
+pub(crate) struct Token {
+    /// Print `{\"token\":…,\"sha256\":…}`
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `atoll isolate-host`.
+#[derive(Debug, Args)]
+pub(crate) struct IsolateHost {
+    /// The descriptor of the socket to the gateway
+    #[arg(long, value_name = "N")]
+    pub(crate) fd: i32,
+    /// Resident memory that it may hold, in MiB; by default a share of what there is
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory_mib: Option<u64>,
+}
+
+fn top_help() -> String {
+    format!(
+        "\
+Examples:
+  atoll init hello && atoll dev hello         make a worker and work on it
+  atoll run hello --request 'GET /?name=Ada'  one request, without a server
+  atoll run snippet.js --input '{{\"a\":1}}'      one execution, without a server
+  atoll serve --config atoll.toml             the server
+  atoll deploy hello                          to the server at ATOLL_URL
+
+Set ATOLL_URL and ATOLL_TOKEN for the commands that talk to a server.
+`atoll help COMMAND` shows more.
+
+{EXIT_CODES_HELP}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn hosts_are_a_number_or_in_process() {
+        assert_eq!(parse_hosts("in-process"), Ok(Hosts::InProcess));
+        assert_eq!(parse_hosts("4"), Ok(Hosts::Processes(4)));
+        for bad in ["0", "65", "-1", "two", ""] {
+            assert!(parse_hosts(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_split_at_commas_and_nonsense_is_a_usage_error() {
+        let cli = Cli::try_parse_from(["atoll", "run", "x.js", "--limits", "cpuMs=5,heapMib=32"]).unwrap();
+        let Command::Run(run) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(run.guest.limits, [("cpuMs".into(), "5".into()), ("heapMib".into(), "32".into())]);
+        for bad in [
+            &["atoll", "run"][..],
+            &["atoll", "run", "x", "--limits", "cpuMs"],
+            &["atoll", "run", "x", "--input", "1", "--request", "GET /"],
+            &["atoll", "serve", "--tls-cert", "c"],
+        ] {
+            assert_eq!(Cli::try_parse_from(bad).unwrap_err().exit_code(), 2, "{bad:?}");
+        }
+    }
+}

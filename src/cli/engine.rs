@@ -1,0 +1,182 @@
+//! Where commands meet the isolate host: in this process, or as `atoll isolate-host`.
+
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+
+use atoll_bindings::link::{self, HostEndpoint, Link, LinkDown, Running, Start};
+use atoll_bindings::seam::Heartbeat;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll::config::Hosting;
+use atoll::dispatch::Isolates;
+use atoll::hosts::{Hosts, HostsConfig};
+use atoll::observe::Observer;
+use atoll_runtime::host::HostConfig;
+
+use super::args::IsolateHost;
+use super::exit::{Failure, Kind, Result};
+
+/// The isolate hosts of a server.
+pub(crate) enum Engine {
+    /// One in this process.
+    InProcess(Link),
+    /// Processes under supervision.
+    Supervised(Hosts),
+}
+
+impl Engine {
+    /// Starts them. Returns at once: the server's `/readyz` says when work can be taken.
+    pub(crate) fn start(
+        hosting: Hosting,
+        memory_mib: Option<u64>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self> {
+        match hosting {
+            Hosting::InProcess => {
+                let link = in_process()?;
+                tokio::spawn(give_up_condemned(link.clone()));
+                Ok(Self::InProcess(link))
+            }
+            Hosting::Processes(active) => {
+                let mut own = HostsConfig::own().map_err(|error| {
+                    Failure::new(Kind::Internal, format!("cannot find this program's own file: {error}"))
+                })?;
+                if let Some(mib) = memory_mib {
+                    own.command.args.extend(["--memory-mib".into(), mib.to_string().into()]);
+                }
+                Ok(Self::Supervised(Hosts::spawn(HostsConfig { active, ..own }, observer)))
+            }
+        }
+    }
+
+    /// Waits until work can be taken, but not for ever.
+    pub(crate) async fn until_ready(&self, limit: Duration) -> bool {
+        match self {
+            Self::InProcess(link) => link.close_reason().is_none(),
+            Self::Supervised(hosts) => tokio::time::timeout(limit, hosts.until_ready()).await.is_ok(),
+        }
+    }
+
+    /// Ends them.
+    pub(crate) async fn shutdown(&self) {
+        match self {
+            Self::InProcess(link) => link.close(),
+            Self::Supervised(hosts) => hosts.shutdown().await,
+        }
+    }
+}
+
+impl Isolates for Engine {
+    fn start(&self, start: Start) -> std::result::Result<Running, LinkDown> {
+        match self {
+            Self::InProcess(link) => link.start(start),
+            Self::Supervised(hosts) => hosts.start(start),
+        }
+    }
+
+    fn evict(&self, key: &Arc<str>) {
+        match self {
+            Self::InProcess(link) => link.evict(key.clone()),
+            Self::Supervised(hosts) => hosts.evict(key),
+        }
+    }
+
+    fn ready(&self) -> bool {
+        match self {
+            Self::InProcess(link) => link.close_reason().is_none(),
+            Self::Supervised(hosts) => hosts.ready(),
+        }
+    }
+
+    fn heartbeats(&self) -> Vec<Heartbeat> {
+        match self {
+            Self::InProcess(link) => vec![link.heartbeat()],
+            Self::Supervised(hosts) => hosts.heartbeats(),
+        }
+    }
+}
+
+/// Without a wall a stuck isolate cannot be killed: whoever waits for it is at least answered.
+async fn give_up_condemned(link: Link) {
+    let mut beats = link.heartbeats();
+    loop {
+        tokio::select! {
+            changed = beats.changed() => if changed.is_err() { return },
+            _ = link.closed() => return,
+        }
+        let condemned = beats.borrow_and_update().condemned.clone();
+        link.give_up(&condemned);
+    }
+}
+
+/// An isolate host in this process, on a thread of its own; it ends with the link.
+pub(crate) fn in_process() -> Result<Link> {
+    let (link, endpoint) = link::in_process();
+    std::thread::Builder::new()
+        .name("isolate-host".into())
+        .spawn(move || {
+            if let Err(error) = run_host(endpoint) {
+                tracing::error!(%error, "the isolate host failed");
+            }
+        })
+        .map_err(|error| Failure::new(Kind::Internal, format!("cannot start a thread: {error}")))?;
+    Ok(link)
+}
+
+/// `atoll isolate-host`: the socket to the gateway is standard input, which std hands over without `unsafe`.
+pub(crate) fn isolate_host(args: &IsolateHost) -> Result<()> {
+    let internal = |error: std::io::Error| Failure::new(Kind::Internal, error);
+    if args.fd != 0 {
+        return Err(Failure::usage("the isolate host takes its socket as descriptor 0"));
+    }
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(internal)?;
+    let runtime = runtime().map_err(internal)?;
+    let _inside = runtime.enter();
+    let endpoint = link::host_over_socket(UnixStream::from(socket)).map_err(internal)?;
+    let bytes_max = args.memory_mib.map_or_else(atoll_runtime::default_bytes_max, |mib| mib.checked_mul(MIB));
+    let config = HostConfig { resident_bytes_max: bytes_max, ..HostConfig::default() };
+    runtime.block_on(atoll_runtime::host::run(endpoint, config)).map_err(internal)
+}
+
+/// Bytes in a mebibyte.
+const MIB: u64 = 1024 * 1024;
+
+fn run_host(endpoint: HostEndpoint) -> std::io::Result<()> {
+    // Without a wall, the memory of the process is not the isolates' alone.
+    runtime()?.block_on(atoll_runtime::host::run(endpoint, HostConfig::default()))
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    /// The gateway must not be able to run a guest by accident: of all its files, only this one may start a runtime.
+    #[test]
+    fn only_this_file_knows_the_runtime() {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut files = Vec::new();
+        sources(&src, &mut files);
+        assert!(files.len() > 40, "{} files found", files.len());
+        for file in files.iter().filter(|file| !file.ends_with("cli/engine.rs")) {
+            let text = std::fs::read_to_string(file).unwrap();
+            assert!(!text.contains("atoll_runtime") && !text.contains("deno_core"), "{}", file.display());
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `atoll serve`: configuration, telemetry, isolate hosts, server; then an orderly end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll::config::{Config, Hosting, Overrides, TlsFiles};
+use atoll::dispatch::Isolates as _;
+use atoll::server::Server;
+use atoll::telemetry::{self, LogFormat, OtlpConfig, OtlpGuard, Telemetry, TelemetryObserver};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::{Hosts, LogForm, Serve};
+use super::engine::Engine;
+use super::exit::{Failure, Kind, Result};
+use super::output;
+
+/// How often the isolate hosts' numbers are taken over into the metrics, in milliseconds.
+const HOST_NUMBERS_MS: u64 = 1_000;
+
+/// `atoll serve`.
+pub(crate) fn serve(args: Serve) -> Result<()> {
+    let tls = match (args.tls_cert, args.tls_key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        _ => None, // clap lets neither come alone
+    };
+    let overrides = Overrides {
+        listen: args.listen,
+        base_domain: args.base_domain,
+        data_dir: args.data_dir,
+        tls,
+        dev: args.dev,
+        hosting: args.hosts.map(hosting),
+    };
+    let config = Config::load(args.config.as_deref(), overrides)
+        .map_err(|error| Failure::usage(error).hint("`atoll help serve` shows a small configuration"))?;
+    if config.tenants.is_empty() {
+        output::warning("no tenants are configured, so nobody can deploy; `atoll help serve` shows how");
+    }
+    let format = match args.log_format {
+        LogForm::Text => LogFormat::Text,
+        LogForm::Json => LogFormat::Json,
+    };
+    runtime()?.block_on(async {
+        let running = start(config, format, &args.log).await?;
+        let signal = stop_signal().await?;
+        tracing::info!(signal, "stopping: running requests may finish");
+        running.stop().await;
+        Ok(())
+    })
+}
+
+/// The flag's value in the configuration's words.
+pub(crate) fn hosting(hosts: Hosts) -> Hosting {
+    match hosts {
+        Hosts::InProcess => Hosting::InProcess,
+        Hosts::Processes(count) => Hosting::Processes(count),
+    }
+}
+
+/// The event loop of the gateway.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("gateway")
+        .build()
+        .map_err(|error| Failure::new(Kind::Internal, format!("cannot start: {error}")))
+}
+
+/// A server with everything behind it.
+pub(crate) struct RunningServer {
+    /// The listener and what it leads to.
+    pub(crate) server: Server,
+    /// Where guests run.
+    pub(crate) engine: Arc<Engine>,
+    otlp: Option<OtlpGuard>,
+}
+
+/// Starts everything, in the order in which it is needed.
+pub(crate) async fn start(config: Config, format: LogFormat, filter: &str) -> Result<RunningServer> {
+    let (telemetry, otlp) = match OtlpConfig::from_env(|name| std::env::var(name).ok()) {
+        None => (Telemetry::new(), None),
+        Some(config) => {
+            let (telemetry, guard) = Telemetry::with_otlp(config).map_err(Failure::usage)?;
+            (telemetry, Some(guard))
+        }
+    };
+    telemetry::install(&telemetry, format, filter);
+    let observer = Arc::new(TelemetryObserver::new(telemetry));
+    let engine = Arc::new(Engine::start(config.hosting, config.isolate_host_memory_mib, observer.clone())?);
+    tokio::spawn(take_over_numbers(engine.clone(), observer.clone()));
+    let server = Server::start(config, engine.clone(), observer).await.map_err(|error| {
+        Failure::usage(error).hint("change it with --listen, --data-dir or the configuration file")
+    })?;
+    for address in server.addresses() {
+        tracing::info!(%address, "listening");
+    }
+    Ok(RunningServer { server, engine, otlp })
+}
+
+impl RunningServer {
+    /// Drains the server, then sends the last telemetry.
+    pub(crate) async fn stop(self) {
+        if !self.server.shutdown().await {
+            tracing::warn!("some requests were cut off: they ran longer than the drain timeout");
+        }
+        self.engine.shutdown().await;
+        if let Some(otlp) = self.otlp {
+            otlp.flush().await;
+        }
+    }
+}
+
+async fn take_over_numbers(engine: Arc<Engine>, observer: Arc<TelemetryObserver>) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(HOST_NUMBERS_MS));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        observer.hosts(&engine.heartbeats());
+    }
+}
+
+/// Waits for SIGTERM or SIGINT. A second one ends the process at once, as if nobody listened.
+pub(crate) async fn stop_signal() -> Result<&'static str> {
+    let failed =
+        |error: std::io::Error| Failure::new(Kind::Internal, format!("cannot wait for signals: {error}"));
+    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    let name = tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    };
+    tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        std::process::exit(130);
+    });
+    Ok(name)
+}

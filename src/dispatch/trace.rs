@@ -1,0 +1,151 @@
+//! A request's place in its trace, and how it reaches the guest and whatever the guest calls.
+//!
+//! ```text
+//!  client ──headers──▶ Observer::begin ──▶ Trace ─┬─▶ the guest's own request
+//!                                                 ├─▶ identity on the seam ──▶ nested isolates
+//!                                                 └─▶ every call on the outbound channel
+//! ```
+
+use std::sync::Arc;
+
+use atoll_bindings::body::RequestBody;
+use atoll_bindings::channel::{CallContext, CallFuture, Channel};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Digits of a trace's id within a `traceparent`.
+const ID: std::ops::Range<usize> = 3..35;
+
+/// W3C trace context of one invocation; empty if nobody traces it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// `traceparent` of the gateway's span, or the client's own if nothing is recorded here.
+    pub parent: Option<Arc<str>>,
+    /// The client's `tracestate`, passed on as it came; only with a parent.
+    pub state: Option<Arc<str>>,
+}
+
+impl Trace {
+    /// The trace's id: 32 hexadecimal digits.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.parent.as_deref()?.get(ID)
+    }
+
+    /// Makes these headers say this place and no other.
+    pub fn replace(&self, headers: &mut HeaderMap) {
+        headers.remove(TRACEPARENT);
+        headers.remove(TRACESTATE);
+        self.add(headers);
+    }
+
+    /// Says this place, unless the headers say one already: a guest may trace its calls itself.
+    fn add(&self, headers: &mut HeaderMap) {
+        let value = |text: &Option<Arc<str>>| HeaderValue::try_from(text.as_deref()?).ok();
+        if headers.contains_key(TRACEPARENT) {
+            return;
+        }
+        let Some(parent) = value(&self.parent) else { return };
+        headers.insert(TRACEPARENT, parent);
+        if let Some(state) = value(&self.state) {
+            headers.insert(TRACESTATE, state);
+        }
+    }
+
+    /// The same capability, with this place on every call.
+    #[must_use]
+    pub fn channel(&self, channel: &Arc<dyn Channel>) -> Arc<dyn Channel> {
+        match self.parent {
+            Some(_) => Arc::new(Traced { trace: self.clone(), channel: Arc::clone(channel) }),
+            None => Arc::clone(channel),
+        }
+    }
+}
+
+/// A capability that says where its calls belong.
+struct Traced {
+    trace: Trace,
+    channel: Arc<dyn Channel>,
+}
+
+impl Channel for Traced {
+    fn fetch(&self, context: CallContext, mut request: Request<RequestBody>) -> CallFuture {
+        self.trace.add(request.headers_mut());
+        self.channel.fetch(context, request)
+    }
+
+    fn name(&self) -> &str {
+        self.channel.name()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use atoll_bindings::seam::{CallError, Identity, InvocationId};
+
+    use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const GUESTS: &str = "00-0af7651916cd43dd8448eb211c80319c-1111111111111111-01";
+
+    fn trace() -> Trace {
+        Trace { parent: Some(PARENT.into()), state: Some("a=1".into()) }
+    }
+
+    #[derive(Default)]
+    struct Far(Mutex<Vec<HeaderMap>>);
+
+    impl Channel for Far {
+        fn fetch(&self, _context: CallContext, request: Request<RequestBody>) -> CallFuture {
+            self.0.lock().unwrap().push(request.headers().clone());
+            Box::pin(async { Err(CallError::Denied(String::new())) })
+        }
+
+        fn name(&self) -> &str {
+            "far"
+        }
+    }
+
+    async fn headers_at_the_far_end(trace: &Trace, sent: &[(&'static str, &'static str)]) -> HeaderMap {
+        let far = Arc::new(Far::default());
+        let channel: Arc<dyn Channel> = far.clone();
+        let identity = Identity { tenant: "t".into(), worker: "w".into(), traceparent: None };
+        let context = CallContext { identity, invocation: InvocationId(1) };
+        let mut request = Request::new(RequestBody::Empty);
+        for (name, value) in sent {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        let _refused = trace.channel(&channel).fetch(context, request).await;
+        far.0.lock().unwrap().pop().unwrap()
+    }
+
+    #[tokio::test]
+    async fn calls_carry_the_trace_unless_the_guest_says_its_own() {
+        let plain = headers_at_the_far_end(&trace(), &[("tracestate", "forged=1")]).await;
+        assert_eq!(plain["traceparent"], PARENT);
+        assert_eq!(plain["tracestate"], "a=1");
+        let own = headers_at_the_far_end(&trace(), &[("traceparent", GUESTS)]).await;
+        assert_eq!(own["traceparent"], GUESTS);
+        assert!(!own.contains_key("tracestate"));
+        assert!(headers_at_the_far_end(&Trace::default(), &[]).await.is_empty());
+    }
+
+    #[test]
+    fn the_guest_sees_the_gateways_place_and_never_a_malformed_one() {
+        let mut headers = HeaderMap::new();
+        headers.append("traceparent", HeaderValue::from_static("nonsense"));
+        Trace::default().replace(&mut headers);
+        assert!(headers.is_empty());
+        headers.append("traceparent", HeaderValue::from_static(GUESTS));
+        trace().replace(&mut headers);
+        assert_eq!(
+            (&headers["traceparent"], &headers["tracestate"]),
+            (&PARENT.parse().unwrap(), &"a=1".parse().unwrap())
+        );
+        assert_eq!(trace().id(), Some("0af7651916cd43dd8448eb211c80319c"));
+    }
+}

@@ -1,0 +1,15 @@
+//! The gateway: listener, router, admission, dispatch and control API. It never contains V8.
+#![forbid(unsafe_code)]
+
+pub mod admission;
+mod api;
+pub mod config;
+pub mod deploy;
+pub mod dispatch;
+pub mod hosts;
+pub mod observe;
+pub mod problem;
+pub mod router;
+pub mod server;
+pub mod store;
+pub mod telemetry;

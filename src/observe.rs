@@ -1,0 +1,156 @@
+//! What the gateway reports about its work: one function per event, one object behind them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use atoll_bindings::seam::{LogLine, Outcome, Usage};
+
+use http::HeaderMap;
+
+use crate::admission::{Bucket, Denied};
+use crate::dispatch::trace::Trace;
+use crate::telemetry::trace::TraceContext;
+
+/// Lines of one tenant's guests that reach the log per second, sustained.
+const GUEST_LINES_PER_SECOND: u32 = 50;
+/// Lines of one tenant's guests at once after a quiet time.
+const GUEST_LINES_BURST: u32 = 200;
+
+/// The terminal event of one admitted request; there is exactly one for each.
+#[derive(Debug)]
+pub struct Finished<'a> {
+    /// Who pays.
+    pub tenant: &'a str,
+    /// Worker name, or the execution's id.
+    pub worker: &'a str,
+    /// `fetch`, `scheduled` or `execute`.
+    pub event: &'static str,
+    /// How it ended.
+    pub outcome: &'a Outcome,
+    /// What it used, as far as the host could tell.
+    pub usage: Usage,
+    /// From admission to the end of everything under it.
+    pub elapsed: Duration,
+    /// The request's place in its trace.
+    pub traceparent: Option<&'a str>,
+}
+
+/// What became of an isolate host's process.
+#[derive(Clone, Copy, Debug)]
+pub enum HostEvent<'a> {
+    /// It is ready for work.
+    Started {
+        /// Its process.
+        pid: u32,
+        /// From spawn to its first heartbeat.
+        start_ms: u64,
+    },
+    /// It died, fell silent or broke the protocol.
+    Lost(HostEnd<'a>),
+    /// It was replaced because isolates in it would not stop.
+    Condemned(HostEnd<'a>),
+}
+
+/// How an isolate host came to its end.
+#[derive(Clone, Copy, Debug)]
+pub struct HostEnd<'a> {
+    /// Its process; 0 if it was reaped before anybody asked.
+    pub pid: u32,
+    /// Why it had to go.
+    pub reason: &'a str,
+    /// Invocations that were inside.
+    pub inside: usize,
+    /// Tenants to blame or to suspect, separated by spaces.
+    pub tenants: &'a str,
+}
+
+/// Where events go. Must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// An admitted request is about to be dispatched: given the client's headers, its place in a trace.
+    fn begin(&self, headers: &HeaderMap) -> Trace;
+    /// The terminal event.
+    fn finished(&self, event: &Finished<'_>);
+    /// Admission said no.
+    fn denied(&self, tenant: &str, denied: Denied);
+    /// A guest wrote to its console; `trace` is the id of its trace.
+    fn guest_log(&self, tenant: &str, worker: &str, trace: Option<&str>, line: &LogLine);
+    /// Something became of an isolate host.
+    fn host(&self, event: &HostEvent<'_>);
+    /// The Prometheus text for `/metrics`.
+    fn metrics(&self) -> String;
+}
+
+/// Events as plain tracing events; guests' lines are rate limited per tenant.
+pub struct TracingObserver {
+    started: Instant,
+    guests: Mutex<HashMap<String, GuestLines>>,
+}
+
+struct GuestLines {
+    bucket: Bucket,
+    suppressed: u64,
+}
+
+impl Default for TracingObserver {
+    fn default() -> Self {
+        Self { started: Instant::now(), guests: Mutex::default() }
+    }
+}
+
+impl fmt::Debug for TracingObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TracingObserver")
+    }
+}
+
+impl Observer for TracingObserver {
+    fn begin(&self, headers: &HeaderMap) -> Trace {
+        TraceContext::from_headers(headers).map(Trace::from).unwrap_or_default()
+    }
+
+    fn finished(&self, event: &Finished<'_>) {
+        tracing::info!(
+            tenant = event.tenant,
+            worker = event.worker,
+            event = event.event,
+            outcome = event.outcome.code(),
+            cpu_us = event.usage.cpu_us,
+            elapsed_us = u64::try_from(event.elapsed.as_micros()).unwrap_or(u64::MAX),
+            "finished"
+        );
+    }
+
+    fn denied(&self, tenant: &str, denied: Denied) {
+        tracing::debug!(tenant, code = denied.code(), "denied");
+    }
+
+    fn guest_log(&self, tenant: &str, worker: &str, trace: Option<&str>, line: &LogLine) {
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // The keys are configured tenants, so the map is bounded.
+        let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+        let guest = guests
+            .entry(tenant.to_owned())
+            .or_insert_with(|| GuestLines { bucket: Bucket::full(GUEST_LINES_BURST, now_ms), suppressed: 0 });
+        if guest.bucket.take(GUEST_LINES_PER_SECOND, GUEST_LINES_BURST, now_ms).is_err() {
+            guest.suppressed += 1;
+            return;
+        }
+        let suppressed = std::mem::take(&mut guest.suppressed);
+        drop(guests);
+        tracing::info!(target: "guest", tenant, worker, trace, level = ?line.level, message = ?line.message, suppressed);
+    }
+
+    fn host(&self, event: &HostEvent<'_>) {
+        match event {
+            HostEvent::Started { pid, start_ms } => tracing::info!(pid, start_ms, "isolate host started"),
+            HostEvent::Lost(end) => tracing::error!(?end, "isolate host lost"),
+            HostEvent::Condemned(end) => tracing::error!(?end, "isolate host condemned"),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        String::new()
+    }
+}

@@ -1,0 +1,238 @@
+//! The server: listeners, connections, requests, and an orderly end.
+//!
+//! ```text
+//! accept ─▶ TLS? ─▶ HTTP/1 behind the guard │ HTTP/2 ─▶ serve ─┬─▶ worker: admission ▸ dispatch
+//!                                                              └─▶ control API
+//! Serving ──shutdown──▶ Draining (no accept, running requests finish) ──done or time out──▶ Closed
+//! ```
+
+pub mod body;
+mod conn;
+mod cron;
+mod guard;
+mod head;
+mod headers;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+pub(crate) use cron::fire;
+pub(crate) use serve::{host_fault, limit_text};
+pub use tls::TlsError;
+
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::deploy::{DeployError, Deployer};
+use crate::dispatch::Isolates;
+use crate::observe::Observer;
+use crate::router::Routes;
+use crate::store::{Store, StoreError};
+use tls::Tls;
+
+/// Pause after a failed accept: without it, running out of file descriptors would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a draining server looks whether everything ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// Connections that may wait in the kernel until they are accepted.
+const BACKLOG: u32 = 4_096;
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The stored deployments cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A stored deployment cannot be restored.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
+}
+
+/// The life of the server, as connections see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Serving,
+    Draining,
+    Closed,
+}
+
+/// Everything a request needs.
+pub(crate) struct Gateway {
+    pub(crate) config: Config,
+    pub(crate) isolates: Arc<dyn Isolates>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) admission: Admission,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) deployer: Deployer,
+    pub(crate) draining: watch::Receiver<Phase>,
+}
+
+/// A running server. Dropping it stops it without ceremony; [`Server::shutdown`] drains it.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    phase: watch::Sender<Phase>,
+    connections: Arc<Semaphore>,
+    connections_max: u32,
+    drain_timeout: Duration,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    gateway: Arc<Gateway>,
+}
+
+impl Server {
+    /// Opens the store, restores what was deployed, listens.
+    pub async fn start(
+        config: Config,
+        isolates: Arc<dyn Isolates>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
+        let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+        let store = Store::open(&config.data_dir).await?;
+        let routes = Arc::new(Routes::default());
+        let deployer = Deployer::new(&config, store, routes.clone(), isolates.clone())?;
+        deployer.restore().await?;
+        let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
+        let admission = Admission::new(config.admission, policies);
+        let (phase, draining) = watch::channel(Phase::Serving);
+        let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);
+        let (listen, drain_timeout) = (config.listen.clone(), config.http.drain_timeout);
+        let gateway = Arc::new(Gateway { config, isolates, observer, admission, routes, deployer, draining });
+        let mut server = Self {
+            addresses: Vec::new(),
+            phase,
+            connections: Arc::new(Semaphore::new(connections_max as usize)),
+            connections_max,
+            drain_timeout,
+            tasks: Vec::new(),
+            gateway,
+        };
+        for address in listen {
+            server.listen(address, tls.clone())?;
+        }
+        if let Some(tls) = tls {
+            server.tasks.push(tokio::spawn(watch_certificate(tls)));
+        }
+        server.tasks.push(tokio::spawn(cron::run(server.gateway.clone())));
+        Ok(server)
+    }
+
+    /// The addresses listened on, with the ports that were picked.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The first of them.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Stops accepting, lets running requests finish for the configured time, then closes what is left. Returns
+    /// whether everything finished.
+    pub async fn shutdown(mut self) -> bool {
+        self.phase.send_replace(Phase::Draining);
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+        let quiet = async {
+            // Every connection holds one permit: with all of them, none is left.
+            let all = self.connections.acquire_many(self.connections_max).await;
+            // Answered requests may still have work of their own (`waitUntil`).
+            while self.gateway.admission.in_flight() > 0 {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+            drop(all);
+        };
+        let finished = tokio::time::timeout(self.drain_timeout, quiet).await.is_ok();
+        self.phase.send_replace(Phase::Closed);
+        finished
+    }
+
+    fn listen(&mut self, address: SocketAddr, tls: Option<Arc<Tls>>) -> Result<(), StartError> {
+        let fail = |source| StartError::Listen { address, source };
+        let socket =
+            if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() };
+        let socket = socket.map_err(fail)?;
+        socket.set_reuseaddr(true).map_err(fail)?;
+        socket.bind(address).map_err(fail)?;
+        let listener = socket.listen(BACKLOG).map_err(fail)?;
+        self.addresses.push(listener.local_addr().map_err(fail)?);
+        let accept =
+            accept(listener, tls, self.gateway.clone(), self.connections.clone(), self.phase.subscribe());
+        self.tasks.push(tokio::spawn(accept));
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.phase.send_replace(Phase::Closed);
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    gateway: Arc<Gateway>,
+    connections: Arc<Semaphore>,
+    phase: watch::Receiver<Phase>,
+) {
+    loop {
+        // First a place, then the connection: what has no place waits in the kernel.
+        let Ok(place) = connections.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                let connection = conn::run(gateway.clone(), tls.clone(), stream, address, phase.clone());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn watch_certificate(tls: Arc<Tls>) {
+    loop {
+        tokio::time::sleep(tls::RELOAD_INTERVAL).await;
+        let tls = tls.clone();
+        match tokio::task::spawn_blocking(move || tls.reload()).await {
+            Ok(Ok(true)) => tracing::info!("certificate reloaded"),
+            Ok(Err(error)) => tracing::warn!(%error, "the new certificate cannot be used; the old one stays"),
+            Ok(Ok(false)) | Err(_) => {}
+        }
+    }
+}
+
+/// Eight bytes from the system's generator.
+pub(crate) fn random_u64() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| {
+        // Without entropy nothing can be unguessable: there is no sensible way to go on.
+        std::process::abort()
+    })
+}

@@ -1,0 +1,193 @@
+//! What happens, declared once: each event's fields, its level, and the numbers it moves.
+//!
+//! From one declaration come the struct that callers fill, the `tracing` event (and with it the log line and
+//! the OTLP log record), the attributes of the OTLP span that the event ends, and the metrics.
+
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+
+use super::metrics::Metrics;
+
+/// A value that an event can carry.
+pub trait Field {
+    /// As an OTLP attribute; `None` leaves it out.
+    fn attribute(&self) -> Option<any_value::Value>;
+}
+
+impl Field for &str {
+    fn attribute(&self) -> Option<any_value::Value> {
+        Some(any_value::Value::StringValue((*self).to_owned()))
+    }
+}
+
+impl Field for u64 {
+    fn attribute(&self) -> Option<any_value::Value> {
+        Some(any_value::Value::IntValue(i64::try_from(*self).unwrap_or(i64::MAX)))
+    }
+}
+
+impl Field for u32 {
+    fn attribute(&self) -> Option<any_value::Value> {
+        Some(any_value::Value::IntValue((*self).into()))
+    }
+}
+
+/// Something that happened.
+pub trait Event {
+    /// Name of the span that the event ends.
+    const SPAN: &'static str;
+
+    /// Adds the event to the numbers.
+    fn measure(&self, metrics: &Metrics);
+
+    /// Emits the `tracing` event. `trace` and `span` tie it to the span it ends or belongs to.
+    fn log(&self, trace: Option<&str>, span: Option<&str>);
+
+    /// Its fields as OTLP attributes.
+    fn attributes(&self) -> Vec<KeyValue>;
+
+    /// The code, if it says that something went wrong: the span's error status.
+    fn failure(&self) -> Option<&str>;
+}
+
+/// One OTLP attribute.
+pub(super) fn key_value(key: &str, value: any_value::Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
+
+macro_rules! events {
+    ($(
+        $(#[$about:meta])*
+        $name:ident $(<$life:lifetime>)? $text:literal at $level:ident
+        { $( $(#[$field_about:meta])* $field:ident: $kind:ty as $otel:literal, )+ }
+        failure($failed:ident) $failure:expr;
+        measure($measured:ident, $metrics:ident) $measure:block
+    )+) => { $(
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name $(<$life>)? { $( $(#[$field_about])* pub $field: $kind, )+ }
+
+        impl $(<$life>)? Event for $name $(<$life>)? {
+            const SPAN: &'static str = $text;
+
+            fn measure(&self, $metrics: &Metrics) {
+                let $measured = self;
+                $measure
+            }
+
+            fn log(&self, trace: Option<&str>, span: Option<&str>) {
+                tracing::event!(
+                    target: "atoll::event",
+                    tracing::Level::$level,
+                    $( $field = self.$field, )+
+                    trace_id = trace,
+                    span_id = span,
+                    $text
+                );
+            }
+
+            fn attributes(&self) -> Vec<KeyValue> {
+                let mut out = Vec::new();
+                $( if let Some(value) = self.$field.attribute() { out.push(key_value($otel, value)); } )+
+                out
+            }
+
+            fn failure(&self) -> Option<&str> {
+                let $failed = self;
+                $failure
+            }
+        }
+    )+ };
+}
+
+events! {
+    /// An invocation in an isolate ended: a worker's request, an execution or a scheduled event.
+    InvocationFinished<'a> "invocation" at DEBUG {
+        /// Who pays.
+        tenant: &'a str as "atoll.tenant",
+        /// Worker's name or execution's id.
+        worker: &'a str as "atoll.worker",
+        /// `fetch`, `scheduled` or `execute`.
+        event: &'static str as "atoll.event",
+        /// How it ended: `Outcome::code`.
+        code: &'static str as "atoll.code",
+        /// From admission to the end of everything under it.
+        elapsed_us: u64 as "atoll.elapsed_us",
+        /// CPU time.
+        cpu_us: u64 as "atoll.cpu_us",
+        /// Time in the isolate host.
+        wall_us: u64 as "atoll.wall_us",
+        /// Part of it spent waiting for an isolate.
+        isolate_wait_us: u64 as "atoll.isolate_wait_us",
+        /// Largest heap.
+        heap_bytes_peak: u64 as "atoll.heap_bytes_peak",
+        /// Calls on channels.
+        subrequests: u32 as "atoll.subrequests",
+        /// Dynamic workers loaded.
+        loads: u32 as "atoll.loads",
+    }
+    failure(event) (!matches!(event.code, "done" | "canceled")).then_some(event.code);
+    measure(event, metrics) {
+        metrics.invocations.add(event.code, 1);
+        if event.event == "fetch" {
+            metrics.requests.add(event.code, 1);
+            metrics.request_seconds.observe_us(event.elapsed_us);
+        }
+        metrics.subrequests.add("", event.subrequests.into());
+        metrics.cpu_seconds.observe_us(event.cpu_us);
+        metrics.isolate_wait_seconds.observe_us(event.isolate_wait_us);
+        if event.loads > 0 {
+            metrics.loads.add("", event.loads.into());
+        }
+    }
+
+    /// A request or an execution was turned away before it ran.
+    AdmissionRefused<'a> "admission refused" at DEBUG {
+        /// Whose.
+        tenant: &'a str as "atoll.tenant",
+        /// Which bound.
+        reason: &'static str as "atoll.reason",
+    }
+    failure(event) Some(event.reason);
+    measure(event, metrics) { metrics.refused.add(event.reason, 1); }
+
+    /// An isolate host's process is ready for work.
+    HostStarted "isolate host started" at INFO {
+        /// Its process.
+        pid: u32 as "process.pid",
+        /// From spawn to its first heartbeat.
+        start_ms: u64 as "atoll.start_ms",
+    }
+    failure(_event) None;
+    measure(_event, metrics) { metrics.hosts_started.add("", 1); }
+
+    /// An isolate host's process died, fell silent or broke the protocol.
+    HostLost<'a> "isolate host lost" at ERROR {
+        /// Its process.
+        pid: u32 as "process.pid",
+        /// What happened to it.
+        reason: &'a str as "atoll.reason",
+        /// Invocations that were inside.
+        inside: u64 as "atoll.inside",
+        /// Tenants that were inside, separated by spaces.
+        tenants: &'a str as "atoll.tenants",
+    }
+    failure(event) Some(event.reason);
+    measure(_event, metrics) { metrics.hosts_lost.add("", 1); }
+
+    /// An isolate host's process was replaced because isolates in it would not stop.
+    HostCondemned<'a> "isolate host condemned" at ERROR {
+        /// Its process.
+        pid: u32 as "process.pid",
+        /// Why.
+        reason: &'a str as "atoll.reason",
+        /// Invocations that were inside.
+        inside: u64 as "atoll.inside",
+        /// Tenants whose isolates would not stop, separated by spaces.
+        tenants: &'a str as "atoll.tenants",
+    }
+    failure(event) Some(event.reason);
+    measure(_event, metrics) {
+        metrics.hosts_lost.add("", 1);
+        metrics.hosts_condemned.add("", 1);
+    }
+}

@@ -1,0 +1,252 @@
+//! The hostile table against a real server. After every attack: the gateway lives, the neighbour is served, the
+//! outcome has one of the row's stable codes, and what was used is in the answer.
+//!
+//! `ATOLL_TEST_ROW=21` runs the rows whose number is `21` (or `21a`, …).
+
+mod aftermath;
+mod crowd;
+mod modules;
+mod rows;
+
+use serde_json::{Value, json};
+
+use crate::support::atoll::{Atoll, NEIGHBOUR, NEIGHBOUR_TOKEN, Options, TENANT};
+use crate::support::client::Answer;
+use crate::support::worker::{Request, Worker};
+use rows::Row;
+
+/// Small, so that every attack ends soon.
+fn limits() -> Value {
+    json!({ "cpuMs": 300, "wallMs": 3_000, "heapMib": 64, "externalMib": 32 })
+}
+
+/// Fields of `usage` that every execution must report.
+const USAGE: &[&str] = &["cpuUs", "wallUs", "isolateWaitUs", "heapBytesPeak", "subRequests"];
+/// Most bytes of console output an answer may carry, above the limit of the invocation: for the JSON around it.
+const LOG_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most requests that the neighbour may be asked to repeat (503 with `retry-after`) while a lost host is replaced.
+const NEIGHBOUR_RETRIES_MAX: usize = 50;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_attack_in_code_mode_ends_as_the_table_says() {
+    let mut stage = Stage::open().await;
+    for row in rows::TABLES.iter().copied().flatten().filter(|row| selected(row.id)) {
+        let answer = stage.atoll.execute(json!({ "code": row.code, "limits": limits() })).await;
+        stage.judge_execution(row.id, row.name, row.allowed, &answer).await;
+    }
+    for bundle in modules::bundles().into_iter().filter(|bundle| selected(bundle.id)) {
+        let body = json!({ "mainModule": "main.js", "modules": bundle.modules, "limits": limits() });
+        let answer = stage.atoll.execute(body).await;
+        stage.judge_execution(bundle.id, bundle.name, bundle.allowed, &answer).await;
+    }
+    stage.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_attack_from_a_deployed_worker_ends_as_the_table_says() {
+    let mut stage = Stage::open().await;
+    let rows = rows::TABLES.iter().copied().flatten();
+    for row in rows.filter(|row| row.deployed && selected(row.id)) {
+        let name = format!("attacker-{}", row.id);
+        stage.atoll.deploy(&Worker::single(&name, &as_worker(row))).await;
+        let answer = stage.atoll.send(&name, &Request::new("GET", "/")).await;
+        stage.judge_deployed(row, &answer).await;
+    }
+    stage.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_bundles_are_refused_before_an_isolate_exists() {
+    let mut stage = Stage::open().await;
+    for row in modules::refused().into_iter().filter(|row| selected(row.id)) {
+        let request = Request::new("PUT", "/v1/workers/refused")
+            .header("authorization", &format!("Bearer {}", crate::support::atoll::TOKEN))
+            .header("content-type", "application/json")
+            .body(row.body);
+        let answer = crate::support::client::send(stage.atoll.address(), "localhost", &request).await;
+        match answer {
+            Ok(answer) if (400..500).contains(&answer.status) => {
+                stage.require(row.id, row.name, problem_code(&answer).is_some(), "the problem has no code");
+            }
+            Ok(answer) => {
+                let text = format!("{} {}", answer.status, cut(&answer.text()));
+                stage.fail(row.id, row.name, &format!("was not refused: {text}"));
+            }
+            // A body beyond the listener's bound may be answered and cut before it was sent.
+            Err(_) if row.id == "48b" => {}
+            Err(error) => stage.fail(row.id, row.name, &format!("no answer: {error}")),
+        }
+        stage.check_others(row.id, row.name, false).await;
+    }
+    let listed = stage.atoll.control("GET", "/v1/workers/refused", None).await;
+    stage.require("48", "refused deployments", listed.status == 404, "one was stored");
+    stage.close();
+}
+
+/// A server with an attacker and a neighbour, and what went wrong so far.
+pub(crate) struct Stage {
+    pub(crate) atoll: Atoll,
+    failures: Vec<String>,
+    rows: usize,
+}
+
+impl Stage {
+    pub(crate) async fn open() -> Self {
+        Self::open_with(Options::default()).await
+    }
+
+    pub(crate) async fn open_with(options: Options) -> Self {
+        let atoll = Atoll::start(options).await;
+        let pong = "export default { fetch: () => new Response('pong') }";
+        atoll.deploy_as(NEIGHBOUR_TOKEN, &Worker::single("ping", pong)).await;
+        let mut stage = Self { atoll, failures: vec![], rows: 0 };
+        stage.check_others("0", "before any attack", false).await;
+        stage
+    }
+
+    pub(crate) fn fail(&mut self, id: &str, name: &str, problem: &str) {
+        self.failures.push(format!("row {id} ({name}): {problem}"));
+    }
+
+    pub(crate) fn require(&mut self, id: &str, name: &str, holds: bool, problem: &str) {
+        if !holds {
+            self.fail(id, name, problem);
+        }
+    }
+
+    /// An execution's answer: allowed code, usage, bounded logs; then everybody else.
+    async fn judge_execution(&mut self, id: &str, name: &str, allowed: rows::Codes, answer: &Answer) {
+        let code = outcome(answer);
+        println!("{id:<5} {name:<56} {code}");
+        self.require(
+            id,
+            name,
+            allowed.contains(&code.as_str()),
+            &format!("ended as {code}, not one of {allowed:?}: {} {}", answer.status, cut(&answer.text())),
+        );
+        if answer.status == 200 {
+            let usage = &answer.json()["usage"];
+            for field in USAGE {
+                let recorded = usage[*field].is_u64();
+                self.require(id, name, recorded, &format!("usage.{field} is missing: {usage}"));
+            }
+            let used = usage["cpuUs"].as_u64().unwrap_or(0) > 0 || code == "refused";
+            self.require(id, name, used, "no CPU time was recorded");
+        }
+        if code == "host_fault" {
+            let known = answer.json()["usage"]["wallUs"].as_u64().unwrap_or(0) > 0;
+            self.require(id, name, known, "a lost host lost the wall time");
+        }
+        self.require(id, name, answer.body.len() <= LOG_ANSWER_BYTES_MAX, "the answer is not bounded");
+        self.check_others(id, name, code == "host_fault").await;
+    }
+
+    /// A deployed worker's answer: the worker's own, or a problem with an allowed code; then everybody else.
+    async fn judge_deployed(&mut self, row: &Row, answer: &Answer) {
+        let code = match answer.status {
+            200 if answer.text() == "survived" => "done".to_owned(),
+            status => problem_code(answer).unwrap_or_else(|| format!("status {status} without a code")),
+        };
+        println!("{:<5} {:<56} {code}, deployed", row.id, row.name);
+        let allowed = row.allowed.contains(&code.as_str());
+        let text = cut(&answer.text());
+        self.require(row.id, row.name, allowed, &format!("deployed, it ended as {code}: {text}"));
+        self.check_others(row.id, row.name, code == "host_fault").await;
+    }
+
+    /// The gateway lives and the neighbour is served: at once, or after a lost host was replaced.
+    pub(crate) async fn check_others(&mut self, id: &str, name: &str, host_lost: bool) {
+        self.rows += 1;
+        let alive = self.atoll.alive();
+        assert!(alive, "row {id} ({name}) ended the gateway:\n{}", self.atoll.log());
+        let health = self.atoll.control("GET", "/healthz", None).await;
+        self.require(id, name, health.status == 200, &format!("/healthz gave {}", health.status));
+        let ping = Request::new("GET", "/");
+        let mut retries = 0;
+        loop {
+            let answer = self.atoll.send_to(NEIGHBOUR, "ping", &ping).await;
+            if answer.status == 200 && answer.text() == "pong" {
+                return;
+            }
+            let may_retry = host_lost && answer.status == 503 && retries < NEIGHBOUR_RETRIES_MAX;
+            if !may_retry {
+                let problem = format!("the neighbour got {} {}", answer.status, cut(&answer.text()));
+                return self.fail(id, name, &problem);
+            }
+            retries += 1;
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
+    pub(crate) fn close(self) {
+        let Self { failures, rows, .. } = self;
+        assert!(
+            failures.is_empty(),
+            "{} failures in {rows} rows:\n\n{}\n",
+            failures.len(),
+            failures.join("\n\n")
+        );
+        println!("{rows} hostile rows ended as the table says");
+    }
+}
+
+/// The stable code of an execution's answer; `done` only if the attack did not say that it broke something.
+fn outcome(answer: &Answer) -> String {
+    if answer.status != 200 {
+        return match problem_code(answer) {
+            None => format!("status {} without a code", answer.status),
+            // Each check of the code has a code of its own; all of them mean that no isolate was made.
+            Some(_) if [400, 413, 422].contains(&answer.status) => "refused".into(),
+            Some(code) => code,
+        };
+    }
+    let body = answer.json();
+    if body["ok"] == json!(true) {
+        // A row that has something to prove returns text; one that just ran to its end proves that it may.
+        let survived = body["result"] == json!("survived") || body["result"].is_null();
+        return if survived { "done".into() } else { format!("done with {}", body["result"]) };
+    }
+    body["error"]["code"].as_str().unwrap_or("an error without a code").to_owned()
+}
+
+/// The `code` of a problem document.
+pub(crate) fn problem_code(answer: &Answer) -> Option<String> {
+    if answer.header("content-type") != Some("application/problem+json") {
+        return None;
+    }
+    Some(answer.json()["code"].as_str()?.to_owned())
+}
+
+/// The same attack as a deployed worker: what the function returns is the body of the answer.
+fn as_worker(row: &Row) -> String {
+    format!(
+        "const attack = async () => {{ {} }};\nexport default {{ fetch: async () => new Response(await attack()) }};",
+        row.code
+    )
+}
+
+fn selected(id: &str) -> bool {
+    let Ok(wanted) = std::env::var("ATOLL_TEST_ROW") else { return true };
+    id == wanted || id.trim_end_matches(|c: char| c.is_ascii_alphabetic()) == wanted
+}
+
+pub(crate) fn cut(text: &str) -> String {
+    text.chars().take(300).collect()
+}
+
+#[test]
+fn the_table_covers_the_promised_rows() {
+    let ids: Vec<String> = rows::TABLES
+        .iter()
+        .copied()
+        .flatten()
+        .map(|row| row.id)
+        .chain(modules::bundles().iter().map(|row| row.id))
+        .chain(modules::refused().iter().map(|row| row.id))
+        .map(|id| id.trim_end_matches(|c: char| c.is_ascii_alphabetic()).to_owned())
+        .chain(crowd::ROWS.iter().map(ToString::to_string))
+        .collect();
+    let promised = (1..=35).chain(46..=58).chain([64, 65, 68, 69]).chain(103..=106);
+    let missing: Vec<u32> = promised.filter(|row| !ids.contains(&row.to_string())).collect();
+    assert!(missing.is_empty(), "no program for rows {missing:?}; tenant {TENANT}");
+}

@@ -1,0 +1,134 @@
+//! A deployed worker's life, and the gateway's while isolate hosts die.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::atoll::{Atoll, NEIGHBOUR_TOKEN, Options, TENANT, host_name};
+use crate::support::client::{self, Connection};
+use crate::support::memory;
+use crate::support::worker::{Request, Worker};
+
+/// A bound on waiting for a replaced isolate host, in rounds of 50 ms.
+const ROUNDS_MAX: usize = 400;
+
+fn saying(words: &str) -> Worker {
+    Worker::single("speaker", &format!("export default {{ fetch: () => new Response('{words}') }};"))
+}
+
+async fn says(server: &Atoll) -> String {
+    server.send("speaker", &Request::new("GET", "/")).await.text()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_deployed_replaced_rolled_back_and_deleted() {
+    let server = Atoll::start(Options::default()).await;
+    server.deploy(&saying("one")).await;
+    assert_eq!(says(&server).await, "one");
+    server.deploy(&saying("two")).await;
+    assert_eq!(says(&server).await, "two");
+    let rolled = server.control("POST", "/v1/workers/speaker/rollback", Some(json!({}))).await;
+    assert!((200..300).contains(&rolled.status), "{} {}", rolled.status, rolled.text());
+    assert_eq!(says(&server).await, "one");
+    let listed = server.control("GET", "/v1/workers", None).await;
+    assert!(listed.text().contains("speaker"), "{}", listed.text());
+    let deleted = server.control("DELETE", "/v1/workers/speaker", None).await;
+    assert!((200..300).contains(&deleted.status), "{} {}", deleted.status, deleted.text());
+    assert_eq!(server.send("speaker", &Request::new("GET", "/")).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_answers_by_host_name_and_by_path() {
+    let server = Atoll::start(Options::default()).await;
+    let echo =
+        "export default { fetch: (r) => new Response(new URL(r.url).pathname + new URL(r.url).search) };";
+    server.deploy(&Worker::single("echo", echo)).await;
+    assert_eq!(server.send("echo", &Request::new("GET", "/a/b?c=d")).await.text(), "/a/b?c=d");
+    let by_path = Request::new("GET", &format!("/w/{TENANT}/echo/a/b?c=d"));
+    let answer = client::send(server.address(), "localhost", &by_path).await.expect("an answer");
+    assert_eq!(answer.text(), "/a/b?c=d");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_deployment_leaves_the_old_version_serving() {
+    let server = Atoll::start(Options::default()).await;
+    server.deploy(&saying("good")).await;
+    let broken = Worker::single("speaker", "export default {{{");
+    let answer = server.try_deploy_as(crate::support::atoll::TOKEN, &broken).await;
+    assert!((400..500).contains(&answer.status), "{} {}", answer.status, answer.text());
+    assert_eq!(says(&server).await, "good");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_cannot_see_or_touch_another_tenants_workers() {
+    let server = Atoll::start(Options::default()).await;
+    server.deploy(&saying("mine")).await;
+    for (method, path) in [("GET", "/v1/workers/speaker"), ("DELETE", "/v1/workers/speaker")] {
+        let answer = server.control_as(NEIGHBOUR_TOKEN, method, path, None).await;
+        assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text());
+    }
+    for token in ["", "wrong", "test-token-of-acm", "test-token-of-acme2"] {
+        let answer = server.control_as(token, "GET", "/v1/workers", None).await;
+        assert_eq!(answer.status, 401, "{token:?}: {}", answer.text());
+    }
+    assert_eq!(says(&server).await, "mine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deployments_survive_a_restart() {
+    let mut server = Atoll::start(Options::default()).await;
+    server.deploy(&saying("still here")).await;
+    server.restart().await;
+    assert_eq!(says(&server).await, "still here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deployments_survive_a_kill() {
+    let mut server = Atoll::start(Options::default()).await;
+    server.deploy(&saying("still here")).await;
+    server.kill_and_restart().await;
+    assert_eq!(says(&server).await, "still here");
+}
+
+/// Isolate hosts are killed while a request is inside: it is answered, open connections stay open, no listener
+/// closes, and a new host serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_outlives_its_isolate_hosts() {
+    let mut server = Atoll::start(Options::default()).await;
+    server.deploy(&saying("alive")).await;
+    let waits =
+        "export default { fetch: () => new Promise((r) => setTimeout(r, 20000, new Response('late'))) };";
+    server.deploy(&Worker::single("waiter", waits)).await;
+    assert_eq!(says(&server).await, "alive");
+    let mut open =
+        Connection::open(server.address(), &host_name(TENANT, "speaker")).await.expect("a connection");
+    open.send(&Request::new("GET", "/")).await.expect("served");
+
+    let (address, host) = (server.address(), host_name(TENANT, "waiter"));
+    let inside = tokio::spawn(async move { client::send(address, &host, &Request::new("GET", "/")).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let hosts: Vec<u32> =
+        memory::members(server.pid()).into_iter().filter(|pid| *pid != server.pid()).collect();
+    assert!(!hosts.is_empty(), "no isolate host process found");
+    for pid in hosts {
+        let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        assert!(killed.expect("kill runs").success());
+    }
+
+    let answer = inside.await.expect("no panic").expect("what was inside is answered");
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(crate::hostile::problem_code(&answer).as_deref(), Some("host_fault"), "{}", answer.text());
+    let mut rounds = 0;
+    loop {
+        assert!(server.alive(), "the gateway ended:\n{}", server.log());
+        let answer = open.send(&Request::new("GET", "/")).await.expect("the open connection stays open");
+        if answer.status == 200 {
+            break;
+        }
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        rounds += 1;
+        assert!(rounds < ROUNDS_MAX, "no host came back: {}\n{}", answer.text(), server.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,17 @@
+//! Integration tests: real processes, real sockets, real clients. One binary, one module per subject.
+//!
+//! ```text
+//! ATOLL_TEST_PROGRAM=name   only the differential programs whose name contains `name`
+//! ATOLL_TEST_ROW=21         only this row of the hostile table
+//! ATOLL_TEST_ATOLL=path     another atoll binary
+//! ATOLL_TEST_WORKERD=path   another workerd binary
+//! ```
+#![forbid(unsafe_code)]
+
+mod differential;
+mod examples;
+mod execute;
+mod framing;
+mod hostile;
+mod lifecycle;
+mod support;
