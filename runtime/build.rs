@@ -123,12 +123,22 @@ fn escape_non_ascii(text: &str) -> String {
     ascii
 }
 
+/// What cargo knows of the packages. It wants the files of every one for this target, dev-dependencies too, and a fresh
+/// machine may not have those yet: without the network first, for those who build without one.
 fn metadata() -> String {
     let cargo = std::env::var_os("CARGO").expect("cargo sets CARGO");
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--offline"])
-        .output()
-        .expect("cargo metadata runs");
+    let target = std::env::var("TARGET").expect("cargo sets TARGET");
+    let ask = |network: &[&str]| {
+        Command::new(&cargo)
+            .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", &target])
+            .args(network)
+            .output()
+            .expect("cargo metadata runs")
+    };
+    let mut output = ask(&["--offline"]);
+    if !output.status.success() {
+        output = ask(&[]);
+    }
     assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("cargo metadata prints UTF-8")
 }
