@@ -3,7 +3,13 @@
 //! `cargo run --release -p atoll-runtime --example floor` prints one JSON line:
 //! `floor_cpu_us` (create and drop, own thread), `load_cpu_us` (a fresh isolate that answers one request, create to
 //! drop, through the in-process link), and what a live bare isolate keeps resident.
+//!
+//! Isolates of one process share V8's read-only heap, which belongs to one snapshot: bare ones live in a process of
+//! their own, this same program with the argument `bare`. Both keep one isolate alive all the time, or each new one
+//! would pay for that heap.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -20,34 +26,79 @@ const ROUNDS: usize = 5;
 const PER_ROUND: usize = 200;
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("bare") {
+        return bare_process();
+    }
+    let mut bare = Bare::start();
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .expect("a runtime");
     let (link, endpoint) = tokio.block_on(async { in_process() });
-    let host = tokio.spawn(run(endpoint, HostConfig { pool_size: 1, ..HostConfig::default() }));
+    let host = tokio.spawn(run(endpoint, HostConfig { pool_size: 2, ..HostConfig::default() }));
     let code = WorkerCode::new("hello.js")
         .js("hello.js", "export default { fetch() { return new Response('hello') } }");
     let bundle = Arc::new(code.build().expect("a worker"));
     tokio.block_on(load(&link, &bundle));
-    let blob = bare_snapshot();
     let mut floors = Vec::new();
     let mut loads = Vec::new();
     // Alternating rounds, so that a noisy neighbour disturbs both.
     for _ in 0..ROUNDS {
-        floors.push(cpu_per(|| std::thread::spawn(move || bare(blob)).join().expect("a bare isolate")));
+        floors.push(bare.ask("round"));
         loads.push(cpu_per(|| tokio.block_on(load(&link, &bundle))));
     }
     let (floor, load) = (median(floors), median(loads));
-    let bytes = resident_per_bare(blob);
+    let bytes = bare.ask("resident");
     println!(
-        "{{\"floor_cpu_us\":{floor:.0},\"load_cpu_us\":{load:.0},\"ratio\":{:.2},\"floor_resident_bytes\":{bytes}}}",
+        "{{\"floor_cpu_us\":{floor:.0},\"load_cpu_us\":{load:.0},\"ratio\":{:.2},\"floor_resident_bytes\":{bytes:.0}}}",
         load / floor
     );
     link.close();
     tokio.block_on(async { tokio::time::timeout(Duration::from_secs(5), host).await.ok() });
     std::process::exit(0);
+}
+
+/// The process with bare isolates: one number per line asked.
+struct Bare {
+    _child: Child,
+    ask: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Bare {
+    fn start() -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .arg("bare")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program starts again");
+        let (ask, answers) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        Self { _child: child, ask, answers: BufReader::new(answers) }
+    }
+
+    fn ask(&mut self, what: &str) -> f64 {
+        writeln!(self.ask, "{what}").expect("the other process reads");
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("the other process answers");
+        line.trim().parse().expect("a number")
+    }
+}
+
+/// Ends when its standard input does.
+fn bare_process() {
+    deno_core::JsRuntime::init_platform(None);
+    let blob = bare_snapshot();
+    let params = v8::CreateParams::default().snapshot_blob(v8::StartupData::from(blob));
+    let _parked = v8::Isolate::new(params);
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        let number = match line.as_str() {
+            "round" => cpu_per(|| std::thread::spawn(move || bare(blob)).join().expect("a bare isolate")),
+            _ => resident_per_bare(blob) as f64,
+        };
+        println!("{number}");
+    }
 }
 
 async fn load(link: &Link, bundle: &Arc<Bundle>) {

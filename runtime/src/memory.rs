@@ -175,7 +175,7 @@ unsafe extern "C" fn gc_begins(
     _: v8::GCCallbackFlags,
     _: *mut c_void,
 ) {
-    collecting(isolate, true);
+    with_slot(isolate, Slot::collection_begins);
 }
 
 unsafe extern "C" fn gc_ends(
@@ -184,14 +184,14 @@ unsafe extern "C" fn gc_ends(
     _: v8::GCCallbackFlags,
     _: *mut c_void,
 ) {
-    collecting(isolate, false);
+    with_slot(isolate, Slot::collection_ends);
 }
 
-fn collecting(isolate: v8::UnsafeRawIsolatePtr, now: bool) {
+fn with_slot(isolate: v8::UnsafeRawIsolatePtr, tell: impl FnOnce(&Slot)) {
     // SAFETY: V8 calls the hooks on the isolate's own thread. `Isolate` does not dispose on drop.
     let isolate = unsafe { v8::Isolate::from_raw_isolate_ptr(isolate) };
     if let Some(slot) = isolate.get_slot::<Arc<Slot>>() {
-        slot.collecting.store(now, Relaxed);
+        tell(slot);
     }
 }
 

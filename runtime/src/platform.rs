@@ -39,6 +39,9 @@ pub(crate) fn init() {
             "--no-turboshaft-loop-unrolling".to_owned(),
         ];
         v8::V8::set_flags_from_string(&flags.join(" "));
+        // By itself V8 opens `/dev/urandom` for every isolate, reads a whole buffer, and falls back to the clock where
+        // there is no such file, as in a confined process.
+        v8::V8::set_entropy_source(|seed: &mut [u8]| getrandom::fill(seed).is_ok());
 
         JsRuntime::init_platform(None);
     });

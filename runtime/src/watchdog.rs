@@ -10,7 +10,7 @@
 //! V8 forgets a termination once its frames unwind, and JavaScript entered again would run: the verdict is ours
 //! and is never taken back, so a stopped isolate is always thrown away.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -24,10 +24,15 @@ use crate::resident::Resident;
 const TICK_MS: u64 = 5;
 /// How long a stopped isolate may compute inside V8 before its host is condemned, in milliseconds of its CPU time.
 const GRACE_MS: u64 = 250;
-/// The same in milliseconds of wall time: the machine may be busy.
-const GRACE_WALL_MS: u64 = 2_000;
-/// The same while V8 collects garbage, which ends by itself, in milliseconds of CPU time.
+/// How long it may collect garbage after the stop, which ends by itself, in milliseconds of its CPU time. One heap
+/// limit is often several collections in a row, so they are summed, and not counted as computing.
 const GRACE_GC_MS: u64 = 1_000;
+/// How long it may stand still inside V8, using no CPU time at all, in milliseconds of wall time. A thread that waits
+/// for a busy machine gets a little CPU time in each such span; one that is stuck gets none.
+const GRACE_STILL_MS: u64 = 2_000;
+/// How long a stopped isolate may stay inside V8 at all, in milliseconds of wall time.
+const GRACE_WALL_MS: u64 = 10_000;
+const _: () = assert!(GRACE_MS < GRACE_GC_MS && GRACE_STILL_MS < GRACE_WALL_MS);
 /// How long JavaScript may run before its memory is looked at again, in milliseconds.
 const SAMPLE_MS: u64 = 20;
 /// The part of a growth that is forgotten at each look at the process's memory: half of it after about two seconds.
@@ -91,8 +96,12 @@ pub(crate) struct Slot {
     stopped_at: AtomicU64,
     /// CPU time when the verdict fell.
     stopped_cpu: AtomicU64,
-    /// Whether V8 collects garbage.
-    pub(crate) collecting: AtomicBool,
+    collections: Mutex<Collections>,
+    /// CPU time of garbage collections when the verdict fell.
+    stopped_collected_us: AtomicU64,
+    /// CPU time at the watchdog's last look after the stop, and the host clock when it last had moved.
+    still_cpu: AtomicU64,
+    still_since: AtomicU64,
     condemned: AtomicU8,
     /// Most that V8 said it holds outside its heap, in bytes, and how much that may be.
     pub(crate) external_peak: AtomicU64,
@@ -104,6 +113,37 @@ pub(crate) struct Slot {
     growth: AtomicU64,
     /// The root invocation that is inside, for blame.
     inside: AtomicU64,
+}
+
+/// What an isolate did inside V8 since it was stopped, in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct SinceStop {
+    /// CPU time, collections included.
+    cpu_us: u64,
+    /// CPU time of garbage collections.
+    collected_us: u64,
+    /// Wall time since its CPU time last moved.
+    still_us: u64,
+    /// Wall time.
+    wall_us: u64,
+}
+
+impl SinceStop {
+    fn outlasts_its_grace(self) -> bool {
+        self.cpu_us.saturating_sub(self.collected_us) > GRACE_MS * 1_000
+            || self.collected_us > GRACE_GC_MS * 1_000
+            || self.still_us > GRACE_STILL_MS * 1_000
+            || self.wall_us > GRACE_WALL_MS * 1_000
+    }
+}
+
+/// Garbage collections of one isolate, in its CPU time and in microseconds.
+#[derive(Debug, Default)]
+struct Collections {
+    /// When the one under way began.
+    began: Option<u64>,
+    /// What those that ended took.
+    ended_us: u64,
 }
 
 impl Slot {
@@ -122,7 +162,10 @@ impl Slot {
             verdict: AtomicU8::new(0),
             stopped_at: AtomicU64::new(0),
             stopped_cpu: AtomicU64::new(0),
-            collecting: AtomicBool::new(false),
+            collections: Mutex::default(),
+            stopped_collected_us: AtomicU64::new(0),
+            still_cpu: AtomicU64::new(0),
+            still_since: AtomicU64::new(0),
             condemned: AtomicU8::new(0),
             external_peak: AtomicU64::new(0),
             external_max: AtomicU64::new(u64::MAX),
@@ -184,6 +227,7 @@ impl Slot {
         let first = self.verdict.compare_exchange(0, verdict as u8, AcqRel, Acquire).is_ok();
         if first {
             self.stopped_cpu.store(self.cpu_us(), Relaxed);
+            self.stopped_collected_us.store(self.collected_us(), Relaxed);
             self.stopped_at.store(now_us(), Release);
         }
         if let Some(handle) = self.handle.get() {
@@ -229,14 +273,45 @@ impl Slot {
             }
             Some(verdict) => {
                 self.stop(verdict);
-                let since = self.stopped_at.load(Acquire).max(entered - 1);
-                let cpu_since = self.stopped_cpu.load(Relaxed).max(self.entered_cpu.load(Relaxed));
-                let grace_ms = if self.collecting.load(Relaxed) { GRACE_GC_MS } else { GRACE_MS };
-                self.condemned.load(Acquire) != 0
-                    || self.cpu_us().saturating_sub(cpu_since) > grace_ms * 1_000
-                    || now.saturating_sub(since) > GRACE_WALL_MS * 1_000
+                self.condemned.load(Acquire) != 0 || self.outlasts_its_grace(now, entered - 1)
             }
         }
+    }
+
+    /// Whether an isolate that was stopped, and is inside since `entered_at`, must be given up.
+    fn outlasts_its_grace(&self, now: u64, entered_at: u64) -> bool {
+        let cpu = self.cpu_us();
+        let since = self.stopped_at.load(Acquire).max(entered_at);
+        if self.still_cpu.swap(cpu, Relaxed) != cpu {
+            self.still_since.store(now, Relaxed);
+        }
+        SinceStop {
+            cpu_us: cpu.saturating_sub(self.stopped_cpu.load(Relaxed).max(self.entered_cpu.load(Relaxed))),
+            collected_us: self.collected_us().saturating_sub(self.stopped_collected_us.load(Relaxed)),
+            still_us: now.saturating_sub(self.still_since.load(Relaxed).max(since)),
+            wall_us: now.saturating_sub(since),
+        }
+        .outlasts_its_grace()
+    }
+
+    /// V8 begins to collect garbage.
+    pub(crate) fn collection_begins(&self) {
+        lock(&self.collections).began = Some(self.cpu_us());
+    }
+
+    /// V8 collected garbage.
+    pub(crate) fn collection_ends(&self) {
+        let cpu = self.cpu_us();
+        let mut collections = lock(&self.collections);
+        let began = collections.began.take().unwrap_or(cpu);
+        collections.ended_us += cpu.saturating_sub(began);
+    }
+
+    /// CPU time of all collections, of one under way too, in microseconds.
+    fn collected_us(&self) -> u64 {
+        let cpu = self.cpu_us();
+        let collections = lock(&self.collections);
+        collections.ended_us + collections.began.map_or(0, |began| cpu.saturating_sub(began))
     }
 
     /// Outside JavaScript, only helpers can spend: native computations, which nothing but the end of the process stops.
@@ -382,5 +457,40 @@ impl Watchdog {
         let found = largest.condemned(now_us());
         drop(slots);
         self.note(vec![found])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A guest that filled its heap and was stopped spent its grace in several collections in a row. Between two of
+    /// them it did not look like collecting, and its host was given up although it would have left V8 a moment later.
+    #[test]
+    fn collections_in_a_row_are_not_computing() {
+        let slot = Slot::for_this_thread();
+        assert!(slot.stop(Verdict::Cpu));
+        let spin_until = |cpu_us: u64| while slot.cpu_us() < cpu_us {};
+        let began = slot.cpu_us();
+        for part in 1..=3 {
+            slot.collection_begins();
+            spin_until(began + part * 100_000);
+            slot.collection_ends();
+        }
+        assert!(slot.collected_us() >= 299_000);
+        assert!(!slot.outlasts_its_grace(now_us(), 0));
+        spin_until(began + 900_000);
+        assert!(slot.outlasts_its_grace(now_us(), 0), "600 ms of computing after the stop");
+    }
+
+    #[test]
+    fn each_part_of_the_grace_ends() {
+        let fine =
+            SinceStop { cpu_us: 1_200_000, collected_us: 1_000_000, still_us: 2_000_000, wall_us: 9_000_000 };
+        assert!(!fine.outlasts_its_grace());
+        assert!(SinceStop { cpu_us: 1_250_001, ..fine }.outlasts_its_grace());
+        assert!(SinceStop { collected_us: 1_000_001, ..fine }.outlasts_its_grace());
+        assert!(SinceStop { still_us: 2_000_001, ..fine }.outlasts_its_grace());
+        assert!(SinceStop { wall_us: 10_000_001, ..fine }.outlasts_its_grace());
     }
 }

@@ -279,8 +279,7 @@ pub(super) const MEMORY_ROWS: &[Row] = &[
     row(
         "29f",
         "endless TransformStreams",
-        // On a busy machine a long garbage collection can outlast the grace: then the host is replaced (K).
-        &["limit_heap", "limit_cpu", "host_fault"],
+        &["limit_heap", "limit_cpu"],
         "const keep=[];for(;;){const t=new TransformStream();keep.push(t,t.readable.getReader())}",
     ),
     row(
