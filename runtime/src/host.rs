@@ -23,7 +23,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root};
 use crate::modules::Entry;
 use crate::pool::Pool;
-use crate::resident::Resident;
+use crate::resident::{Resident, Trimmer};
 use crate::state::Capability;
 use crate::stream::Route;
 use crate::thread::{EnvSpec, IsolateRef, StartSpec};
@@ -367,6 +367,7 @@ pub async fn run(mut endpoint: HostEndpoint, config: HostConfig) -> std::io::Res
     let mut ticks = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut since_sweep = 0;
+    let mut trimmer = Trimmer::default();
     loop {
         tokio::select! {
             biased;
@@ -380,6 +381,7 @@ pub async fn run(mut endpoint: HostEndpoint, config: HostConfig) -> std::io::Res
                 if since_sweep >= SWEEP_TICKS {
                     since_sweep = 0;
                     host.evict_idle();
+                    trimmer.sweep(resident_bytes());
                 }
                 if host.draining.load(Relaxed) > 0 && host.roots.is_empty() {
                     break;

@@ -62,6 +62,40 @@ fn resident_bytes(statm: &File) -> u64 {
     text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).map_or(0, |pages| pages * PAGE_BYTES)
 }
 
+/// Growth of the process after which freed memory is given back, in bytes.
+const TRIM_AFTER_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Gives freed memory back to the system. The C library keeps what isolates freed in one arena for each of many threads,
+/// and by itself gives back only what lies at an arena's end.
+#[derive(Debug, Default)]
+pub(crate) struct Trimmer {
+    /// Resident memory when it was last given back.
+    trimmed_bytes: u64,
+}
+
+impl Trimmer {
+    /// To be called now and then with the resident memory; works on a thread of its own.
+    pub(crate) fn sweep(&mut self, resident_bytes: u64) {
+        if resident_bytes < self.trimmed_bytes.saturating_add(TRIM_AFTER_BYTES) {
+            // Shrinking counts too: the next growth starts from there.
+            self.trimmed_bytes = self.trimmed_bytes.min(resident_bytes);
+            return;
+        }
+        self.trimmed_bytes = resident_bytes;
+        tokio::task::spawn_blocking(trim);
+    }
+}
+
+#[cfg(target_env = "gnu")]
+fn trim() {
+    // JUSTIFICATION: only the C library can give its own free memory back.
+    // SAFETY: `malloc_trim` takes no pointer, locks each arena that it looks at, and may be called on any thread.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim() {}
+
 /// The usual bound: a share of the container's memory, or of the machine's. `None` if neither is known.
 #[must_use]
 pub fn default_bytes_max() -> Option<u64> {
