@@ -13,6 +13,7 @@ use atoll_loader::limits::{Limits, MIB};
 use serde::Deserialize;
 
 use crate::admission::{GlobalPolicy, TenantPolicy};
+use crate::route::overrides::{ROUTE_RULES_MAX, RawRouteRule, RouteRule};
 
 /// Longest tenant or worker name, in bytes: both are DNS labels.
 pub const NAME_BYTES_MAX: usize = 63;
@@ -187,6 +188,8 @@ pub struct Config {
     pub allow_private: Vec<String>,
     /// What the operator asks of code beyond the fixed rules.
     pub checks: CheckConfig,
+    /// The operator's own rules for where steps run, in order.
+    pub routes: Vec<RouteRule>,
     /// Tenants by name.
     pub tenants: BTreeMap<Name, Arc<Tenant>>,
 }
@@ -249,6 +252,7 @@ struct Raw {
     admission: RawAdmission,
     outbound: RawOutbound,
     checks: CheckConfig,
+    route: Vec<RawRouteRule>,
     tenants: BTreeMap<String, RawTenant>,
 }
 
@@ -374,9 +378,20 @@ impl Raw {
             admission: GlobalPolicy { in_flight_max: self.admission.in_flight_max },
             allow_private: self.outbound.allow_private,
             checks: self.checks,
+            routes: routes(self.route)?,
             tenants,
         })
     }
+}
+
+fn routes(rules: Vec<RawRouteRule>) -> Result<Vec<RouteRule>, ConfigError> {
+    ensure(rules.len() <= ROUTE_RULES_MAX, "route", "has more than 1000 rules")?;
+    let check = |(at, rule): (usize, RawRouteRule)| {
+        // Counted from 1: the first, second … `[[route]]` of the file.
+        let key = |field| format!("route[{}].{field}", at + 1);
+        rule.check().map_err(|(field, reason)| ConfigError::Value { key: key(field), reason })
+    };
+    rules.into_iter().enumerate().map(check).collect()
 }
 
 impl RawHttp {
@@ -510,6 +525,11 @@ mod tests {
             ("isolate_hosts = 65", "isolate_hosts"),
             ("isolate_host_memory_mib = 10", "isolate_host_memory_mib"),
             ("[http]\nconnections_max = 0", "http.connections_max"),
+            (
+                "[[route]]\nname = \"a\"\nruntime = \"sandbox\"\n[[route]]\nname = \"\"\nruntime = \"sandbox\"",
+                "route[2].name",
+            ),
+            ("[[route]]\nname = \"a\"\nruntime = \"moon\"", "runtime"),
         ] {
             let error = Config::parse(text, Overrides::default()).unwrap_err().to_string();
             assert!(error.contains(named), "{text}: {error}");

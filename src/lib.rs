@@ -9,6 +9,7 @@ pub mod dispatch;
 pub mod hosts;
 pub mod observe;
 pub mod problem;
+pub mod route;
 pub mod router;
 pub mod server;
 pub mod store;

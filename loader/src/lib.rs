@@ -42,6 +42,7 @@ mod nesting;
 mod resolve;
 mod syntax;
 mod upload;
+pub mod uses;
 mod wrangler;
 
 pub use bundle::Bundle;

@@ -11,6 +11,7 @@ mod init;
 mod output;
 mod package;
 mod remote;
+mod route;
 mod run;
 mod serve;
 mod token;
@@ -39,6 +40,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Deploy(args) => block_on(remote::deploy(args)),
         Command::Execute(args) => block_on(remote::execute(args)),
         Command::Workers(args) => block_on(remote::workers(args)),
+        Command::Route(command) => route::route(command),
         Command::Init(args) => init::init(&args),
         Command::Token(args) => token::token(&args),
         Command::Completions { shell } => {
