@@ -41,6 +41,7 @@ pub enum Ending {
 }
 
 /// Where a sandbox is in its life.
+#[allow(missing_docs, reason = "the fields are told by the variants' texts")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Nothing was asked for yet.

@@ -87,6 +87,7 @@ pub struct Usage {
 }
 
 /// Something worth an audit line. Every use of the bridge is one.
+#[allow(missing_docs, reason = "the fields are told by the variants' texts")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuditEvent {
     /// A sandbox was made.

@@ -32,6 +32,7 @@ pub type Id = u32;
 pub const AGENT_ID: Id = 1 << 31;
 
 /// From host to agent.
+#[allow(missing_docs, reason = "the fields are told by the variants' texts")]
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToAgent {
     /// Begins an operation.
@@ -47,6 +48,7 @@ pub enum ToAgent {
 }
 
 /// From agent to host.
+#[allow(missing_docs, reason = "the fields are told by the variants' texts")]
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromAgent {
     /// The sandbox is up. The first frame, unless `Failed` comes instead.
@@ -77,6 +79,7 @@ pub enum Channel {
 }
 
 /// What to run.
+#[allow(missing_docs, reason = "the fields are told by the variants' texts")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// A program and its arguments; looked up in `PATH` unless it has a slash.
@@ -107,6 +110,7 @@ pub struct ExecSpec {
 }
 
 /// What to do.
+#[allow(missing_docs, reason = "the fields are told by the variants' texts")]
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Op {
     /// Runs a command to its end: `Started`, `Data`…, then `Answer::Exit`.
@@ -303,6 +307,7 @@ pub struct Setup {
 }
 
 /// Where the files of a sandbox come from.
+#[allow(missing_docs, reason = "the fields are told by the variants' texts")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {
     /// The host's `/usr`, `/bin`, `/lib`, read-only, over an otherwise empty root: nothing to prepare.
@@ -314,6 +319,7 @@ pub enum Root {
 }
 
 /// Where written bytes go.
+#[allow(missing_docs, reason = "the fields are told by the variants' texts")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Disk {
     /// A tmpfs of bounded size, charged to the sandbox's memory.

@@ -2,6 +2,7 @@
 //! for. Single-threaded for its whole life; never allocates threads, never parses anything but the agent's requests.
 
 use std::{
+    fs::File,
     io::IoSliceMut,
     mem::MaybeUninit,
     os::{fd::OwnedFd, unix::net::UnixStream},
@@ -56,7 +57,10 @@ pub(super) fn run(setup: &Setup, ids: Ids, mut socket: UnixStream) -> ! {
         }
         Ok(sys::Fork::Parent(_)) => {
             drop((agent_end, socket));
-            drop(sys::inherited(0));
+            // The socket is the agent's alone; the number stays taken, as for standard output.
+            if File::open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdin(null)?)).is_err() {
+                std::process::exit(1);
+            }
             serve(setup, ids, &own_end, &rules);
         }
         Err(_) => std::process::exit(1),

@@ -105,7 +105,11 @@ fn start(setup: &Setup, socket: &UnixStream, state: &File) -> Result<(Pid, std::
         sys::Fork::Parent(pid) => Ok((pid, go)),
         sys::Fork::Child => {
             drop((go, state));
-            drop(sys::inherited(1)); // the state file's lock is the keeper's alone
+            // The state file's lock is the keeper's alone. The number stays taken: a descriptor that moves in there
+            // would be overwritten by a command's standard output.
+            if File::options().write(true).open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdout(null)?)).is_err() {
+                std::process::exit(1);
+            }
             let mut byte = [0];
             if wait.read_exact(&mut byte).is_err() {
                 std::process::exit(1);
