@@ -30,7 +30,8 @@ fn main() -> ExitCode {
 }
 
 async fn run(line: String) -> Result<i32, atoll_container_bridge::error::SandboxError> {
-    let state_dir = std::env::temp_dir().join(format!("atoll-sandboxes-{}", rustix::process::geteuid().as_raw()));
+    let state_dir =
+        std::env::temp_dir().join(format!("atoll-sandboxes-{}", rustix::process::geteuid().as_raw()));
     let mut config = NativeConfig::own_program("sandbox-init", state_dir)?;
     // An ordinary user can seldom make cgroups; say so explicitly.
     config.allow_no_cgroup = std::env::var_os("ATOLL_ALLOW_NO_CGROUP").is_some();

@@ -64,7 +64,11 @@ impl Cgroup {
             own.lines().find_map(|line| {
                 let mut parts = line.splitn(3, ':');
                 let (number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-                let hit = if wanted.is_empty() { number == "0" } else { controllers.split(',').any(|c| c == wanted) };
+                let hit = if wanted.is_empty() {
+                    number == "0"
+                } else {
+                    controllers.split(',').any(|c| c == wanted)
+                };
                 hit.then_some(path)
             })
         };
@@ -161,7 +165,9 @@ impl Cgroup {
         }
         for dir in self.dirs() {
             let Ok(pids) = fs::read_to_string(dir.join("cgroup.procs")) else { continue };
-            for pid in pids.lines().filter_map(|line| line.parse().ok()).filter_map(rustix::process::Pid::from_raw) {
+            for pid in
+                pids.lines().filter_map(|line| line.parse().ok()).filter_map(rustix::process::Pid::from_raw)
+            {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
@@ -229,7 +235,9 @@ fn enable_controllers(dir: &Path) -> io::Result<()> {
     write(parent, "cgroup.subtree_control", "+memory +pids +cpu").map_err(|error| {
         io::Error::new(
             error.kind(),
-            format!("{error}; give the bridge a delegated cgroup without processes of its own (cgroup_parent)"),
+            format!(
+                "{error}; give the bridge a delegated cgroup without processes of its own (cgroup_parent)"
+            ),
         )
     })
 }
@@ -241,9 +249,10 @@ fn explain(path: &Path, error: &io::Error) -> io::Error {
 fn write(dir: &Path, file: &str, value: &str) -> io::Result<()> {
     let path = dir.join(file);
     // Never create: a missing file means a missing controller, and must not pass for a limit.
-    let result = fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| {
-        io::Write::write_all(&mut file, value.as_bytes())
-    });
+    let result = fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()));
     result.map_err(|error| explain(&path, &error))
 }
 
@@ -272,7 +281,13 @@ mod tests {
         let dirs: Vec<_> = group.dirs().map(|dir| dir.display().to_string()).collect();
         assert_eq!(
             dirs,
-            ["/c/unified/atoll-x", "/c/memory/m/atoll-x", "/c/cpu/atoll-x", "/c/cpu/atoll-x", "/c/pids/p/atoll-x"]
+            [
+                "/c/unified/atoll-x",
+                "/c/memory/m/atoll-x",
+                "/c/cpu/atoll-x",
+                "/c/cpu/atoll-x",
+                "/c/pids/p/atoll-x"
+            ]
         );
     }
 
@@ -284,7 +299,9 @@ mod tests {
 
     #[test]
     fn missing_controllers_are_an_error() {
-        assert!(Cgroup::locate_in("cgroup /c/memory cgroup rw,memory 0 0\n", "3:memory:/\n", "x", None).is_err());
+        assert!(
+            Cgroup::locate_in("cgroup /c/memory cgroup rw,memory 0 0\n", "3:memory:/\n", "x", None).is_err()
+        );
         assert!(Cgroup::locate_in("", "", "x", None).is_err());
     }
 }

@@ -178,7 +178,11 @@ mod tests {
             (libc::ELOOP, Code::InvalidPath),
             (libc::ENOTDIR, Code::NotDirectory),
         ] {
-            assert_eq!(SandboxError::from_io("x", &io::Error::from_raw_os_error(errno)).code, code, "{errno}");
+            assert_eq!(
+                SandboxError::from_io("x", &io::Error::from_raw_os_error(errno)).code,
+                code,
+                "{errno}"
+            );
         }
     }
 }

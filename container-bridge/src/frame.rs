@@ -96,7 +96,10 @@ mod tests {
         long.push(0);
         let length = (long.len() - 4) as u32;
         long[..4].copy_from_slice(&length.to_le_bytes());
-        assert_eq!(read_blocking::<ToAgent>(&mut long.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            read_blocking::<ToAgent>(&mut long.as_slice()).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
     }
 
     proptest::proptest! {

@@ -115,7 +115,9 @@ impl Limits {
     pub fn check(&self) -> Result<()> {
         let fail = |what: &str| Err(SandboxError::new(Code::InvalidArgument, what));
         if self.memory_bytes < self.disk_bytes.saturating_add(MEMORY_BESIDE_DISK_BYTES_MIN) {
-            return fail("memory_bytes must be at least disk_bytes + 32 MiB, because the disk may be in memory");
+            return fail(
+                "memory_bytes must be at least disk_bytes + 32 MiB, because the disk may be in memory",
+            );
         }
         if !(10..=1_024_000).contains(&self.cpu_millis) {
             return fail("cpu_millis must be between 10 and 1024000");

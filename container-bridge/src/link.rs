@@ -88,12 +88,19 @@ impl Link {
         match frame::read::<FromAgent>(&mut input).await {
             Ok(Some(FromAgent::Ready)) => {}
             Ok(Some(FromAgent::Failed(error))) => return Err(error),
-            Ok(Some(_)) => return Err(SandboxError::new(Code::AgentMisbehaved, "the agent did not say ready")),
-            Ok(None) => return Err(SandboxError::new(Code::BackendFailed, "the sandbox's init ended at once")),
+            Ok(Some(_)) => {
+                return Err(SandboxError::new(Code::AgentMisbehaved, "the agent did not say ready"));
+            }
+            Ok(None) => {
+                return Err(SandboxError::new(Code::BackendFailed, "the sandbox's init ended at once"));
+            }
             Err(error) => return Err(SandboxError::new(Code::BackendFailed, error.to_string())),
         }
         let (frames, queue) = mpsc::channel(FRAMES_QUEUED_MAX);
-        #[expect(clippy::disallowed_methods, reason = "one entry per operation at most, and those are bounded")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one entry per operation at most, and those are bounded"
+        )]
         let (cancels, cancelled) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {
             next: AtomicU32::new(1),

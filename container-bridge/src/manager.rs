@@ -252,7 +252,10 @@ impl Inner {
     fn entry(self: &Arc<Self>, owner: &Owner, spec: &SandboxSpec) -> Result<Arc<Entry>> {
         for id in [&owner.tenant, &owner.user] {
             if id.is_empty() || id.len() > ID_BYTES_MAX {
-                return Err(SandboxError::new(Code::InvalidArgument, "a tenant or user id has 1 to 256 bytes"));
+                return Err(SandboxError::new(
+                    Code::InvalidArgument,
+                    "a tenant or user id has 1 to 256 bytes",
+                ));
             }
         }
         spec.limits.check()?;
@@ -263,10 +266,18 @@ impl Inner {
             return Ok(Arc::clone(entry));
         }
         if table.contains_key(owner) {
-            return Err(SandboxError::new(Code::SandboxUnavailable, "the last sandbox is still being removed"));
+            return Err(SandboxError::new(
+                Code::SandboxUnavailable,
+                "the last sandbox is still being removed",
+            ));
         }
-        if table.keys().filter(|other| other.tenant == owner.tenant).count() >= self.config.sandboxes_per_tenant_max {
-            return Err(SandboxError::new(Code::TenantSandboxesExhausted, "the tenant has too many sandboxes"));
+        if table.keys().filter(|other| other.tenant == owner.tenant).count()
+            >= self.config.sandboxes_per_tenant_max
+        {
+            return Err(SandboxError::new(
+                Code::TenantSandboxesExhausted,
+                "the tenant has too many sandboxes",
+            ));
         }
         if table.len() >= self.config.sandboxes_max {
             return Err(SandboxError::new(Code::SandboxUnavailable, "the machine has too many sandboxes"));

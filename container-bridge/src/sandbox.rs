@@ -221,7 +221,10 @@ impl Sandbox {
         while let Some((_, bytes)) = download.next().await? {
             all.extend(bytes);
             if all.len() as u64 > bytes_max {
-                return Err(SandboxError::new(Code::FileTooLarge, format!("the file is over {bytes_max} bytes")));
+                return Err(SandboxError::new(
+                    Code::FileTooLarge,
+                    format!("the file is over {bytes_max} bytes"),
+                ));
             }
         }
         Ok(all)

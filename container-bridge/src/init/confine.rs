@@ -39,17 +39,55 @@ const KEPT: CapabilitySet = CapabilitySet::SETUID
 
 /// Calls refused with EPERM.
 const DENIED: &[i64] = &[
-    libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot, libc::SYS_fsopen, libc::SYS_fsmount,
-    libc::SYS_fsconfig, libc::SYS_fspick, libc::SYS_move_mount, libc::SYS_open_tree, libc::SYS_mount_setattr,
-    SYS_OPEN_TREE_ATTR, libc::SYS_setns, libc::SYS_unshare, libc::SYS_keyctl, libc::SYS_add_key,
-    libc::SYS_request_key, libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd,
-    libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load, libc::SYS_init_module, libc::SYS_finit_module, libc::SYS_delete_module,
-    libc::SYS_reboot, libc::SYS_swapon, libc::SYS_swapoff, libc::SYS_acct, libc::SYS_quotactl, SYS_QUOTACTL_FD,
-    libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_adjtimex, libc::SYS_clock_adjtime,
-    libc::SYS_open_by_handle_at, libc::SYS_syslog, libc::SYS_vhangup, libc::SYS_fanotify_init,
-    libc::SYS_pidfd_getfd, libc::SYS_move_pages, libc::SYS_migrate_pages, libc::SYS_kcmp, SYS_STATMOUNT,
-    SYS_LISTMOUNT, libc::SYS_process_madvise,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_fsopen,
+    libc::SYS_fsmount,
+    libc::SYS_fsconfig,
+    libc::SYS_fspick,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_mount_setattr,
+    SYS_OPEN_TREE_ATTR,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    SYS_QUOTACTL_FD,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    libc::SYS_fanotify_init,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
+    libc::SYS_kcmp,
+    SYS_STATMOUNT,
+    SYS_LISTMOUNT,
+    libc::SYS_process_madvise,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_iopl,
     #[cfg(target_arch = "x86_64")]
@@ -68,8 +106,13 @@ const SYS_OPEN_TREE_ATTR: i64 = 467;
 const X32_BIT: u32 = 0x4000_0000;
 
 const NAMESPACE_FLAGS: &[i32] = &[
-    libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWPID, libc::CLONE_NEWNET, libc::CLONE_NEWIPC,
-    libc::CLONE_NEWUTS, libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
 ];
 /// Terminal calls that push characters into someone else's input.
 const TERMINAL_INJECTION: [u64; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
@@ -201,7 +244,8 @@ pub(super) fn landlock_rules(writable: &[String]) -> Result<RulesetCreated> {
 pub(super) fn lower_resource_limits(limits: &Limits) -> Result<()> {
     let lower = |resource, wanted: u64| {
         let hard = getrlimit(resource).maximum.map_or(wanted, |hard| hard.min(wanted));
-        setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) }).context("lower a resource limit")
+        setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) })
+            .context("lower a resource limit")
     };
     lower(Resource::Core, 0)?;
     lower(Resource::Nofile, u64::from(limits.open_files))?;

@@ -12,8 +12,8 @@ use landlock::RulesetCreated;
 use rustix::{
     fs::{Gid, Uid},
     net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg,
-        socketpair,
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
+        recvmsg, socketpair,
     },
     process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal},
     thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
@@ -86,7 +86,8 @@ fn build(setup: &Setup, ids: Ids) -> Result<(OwnedFd, OwnedFd, RulesetCreated)> 
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("hide the init")?;
     sys::ignore_children();
     let flags = SocketFlags::CLOEXEC;
-    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).context("socket pair")?;
+    let (a, b) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).context("socket pair")?;
     Ok((a, b, rules))
 }
 

@@ -40,14 +40,23 @@ struct LoopConfig {
 /// Mounts the store where [`mounts`](super::mounts) expects it, in a mount namespace of the keeper's own.
 pub(super) fn mount_store(setup: &Setup) -> Result<()> {
     let Some(owner) = setup.uid_base else {
-        return Err(SandboxError::new(Code::Unsupported, "a disk image needs a host that is root; use memory"));
+        return Err(SandboxError::new(
+            Code::Unsupported,
+            "a disk image needs a host that is root; use memory",
+        ));
     };
     sys::own_mount_namespace().context("mount namespace")?;
-    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).context("private mounts")?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .context("private mounts")?;
     let path = std::env::temp_dir().join(format!("atoll-disk-{}", setup.id));
     let made = make_image(&path, setup.limits.disk_bytes);
     let opened = made.and_then(|()| {
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(&path).context("open the image")
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_CLOEXEC)
+            .open(&path)
+            .context("open the image")
     });
     let removed = fs::remove_file(&path);
     let image = opened?;
@@ -62,7 +71,8 @@ pub(super) fn mount_store(setup: &Setup) -> Result<()> {
 }
 
 fn make_image(path: &std::path::Path, bytes: u64) -> Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).context("make the image")?;
+    let file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).context("make the image")?;
     file.set_len(bytes).context("size the image")?;
     // -m 0: nothing kept for root; no journal: the image never outlives a crash.
     let status = Command::new("mkfs.ext4")
@@ -83,7 +93,8 @@ fn make_image(path: &std::path::Path, bytes: u64) -> Result<()> {
 
 /// Binds the image to a free loop device. The device's own descriptor must stay open until it is mounted.
 fn attach(image: &File) -> Result<(String, File)> {
-    let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control").context("/dev/loop-control")?;
+    let control =
+        OpenOptions::new().read(true).write(true).open("/dev/loop-control").context("/dev/loop-control")?;
     let mut last = std::io::Error::from_raw_os_error(libc::EBUSY);
     for _ in 0..TRIES_MAX {
         // JUSTIFICATION: loop devices are configured by ioctl only.

@@ -31,14 +31,17 @@ pub(super) fn run() -> ExitCode {
     let started = Instant::now();
     let mut socket = UnixStream::from(sys::inherited(0));
     let state = File::from(sys::inherited(1));
+    // By directory and name: this process may come to have a mount over the place.
+    let named = fs::read_link("/proc/self/fd/1").ok();
+    let place = named.as_deref().and_then(|path| Some((File::open(path.parent()?).ok()?, path.file_name()?)));
     let _ = rustix::process::setsid(); // a terminal's Ctrl-C is for the gateway; it ends sandboxes itself
     let end = match frame::read_blocking::<Setup>(&mut socket) {
         Ok(setup) => keep(&setup, &mut socket, &state, started),
         Err(_) => End::HostGone,
     };
     // The last thing: while the file is there, a reaper knows what there may be to clean.
-    if let Ok(path) = fs::read_link("/proc/self/fd/1") {
-        let _ = fs::remove_file(path);
+    if let Some((dir, name)) = &place {
+        let _ = rustix::fs::unlinkat(dir, *name, rustix::fs::AtFlags::empty());
     }
     drop((socket, state));
     ExitCode::from(end as u8)
@@ -60,7 +63,9 @@ fn keep(setup: &Setup, socket: &mut UnixStream, state: &File, started: Instant) 
     let end = match start(setup, socket, state) {
         Ok((pid, mut go)) => {
             let ready = map_ids(setup, pid)
-                .and_then(|()| cgroup.map_or(Ok(()), |group| group.add(pid.as_raw_nonzero().get()).context("cgroup")))
+                .and_then(|()| {
+                    cgroup.map_or(Ok(()), |group| group.add(pid.as_raw_nonzero().get()).context("cgroup"))
+                })
                 .and_then(|()| go.write_all(b"g").context("let the sandbox go on"));
             if let Err(error) = ready {
                 report(socket, error);
@@ -107,7 +112,12 @@ fn start(setup: &Setup, socket: &UnixStream, state: &File) -> Result<(Pid, std::
             drop((go, state));
             // The state file's lock is the keeper's alone. The number stays taken: a descriptor that moves in there
             // would be overwritten by a command's standard output.
-            if File::options().write(true).open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdout(null)?)).is_err() {
+            if File::options()
+                .write(true)
+                .open("/dev/null")
+                .and_then(|null| Ok(rustix::stdio::dup2_stdout(null)?))
+                .is_err()
+            {
                 std::process::exit(1);
             }
             let mut byte = [0];
@@ -133,7 +143,10 @@ fn map_ids(setup: &Setup, pid: Pid) -> Result<()> {
     }
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     if uid.is_root() {
-        return Err(SandboxError::new(Code::InvalidArgument, "root needs a range of uids: its own is never mapped"));
+        return Err(SandboxError::new(
+            Code::InvalidArgument,
+            "root needs a range of uids: its own is never mapped",
+        ));
     }
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("{} {} 1\n", Ids::WORKLOAD, uid.as_raw()))?;
@@ -150,7 +163,8 @@ fn watch(pid: Pid, socket: &UnixStream, deadline: Instant) -> End {
     let mut why = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) };
+        let timeout =
+            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) };
         let mut fds =
             [PollFd::new(&handle, PollFlags::IN), PollFd::new(socket, PollFlags::RDHUP | PollFlags::HUP)];
         match poll(&mut fds, Some(&timeout)) {
@@ -165,8 +179,11 @@ fn watch(pid: Pid, socket: &UnixStream, deadline: Instant) -> End {
         break;
     }
     let status = waitpid(Some(pid), WaitOptions::empty()).ok().flatten().map(|(_, status)| status);
+    // The agent leaves at the deadline by itself, a moment before this process would end it.
+    if why.is_none() && Instant::now() + DEADLINE_SLACK >= deadline {
+        return End::Deadline;
+    }
     why.unwrap_or_else(|| match status.and_then(|status| status.exit_status()) {
-        Some(code) if code == End::Deadline as i32 => End::Deadline,
         Some(0) => End::HostGone,
         Some(_) => End::Failed,
         None => End::Killed,

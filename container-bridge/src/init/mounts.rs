@@ -33,18 +33,35 @@ use crate::{
 /// Where the workload's work is.
 pub(crate) const WORKSPACE: &str = "/workspace";
 /// Directories that the workload may write to, with their modes.
-const WRITABLE: &[(&str, u32)] = &[("workspace", 0o755), ("tmp", 0o1777), ("var/tmp", 0o1777), ("home/user", 0o755)];
+const WRITABLE: &[(&str, u32)] =
+    &[("workspace", 0o755), ("tmp", 0o1777), ("var/tmp", 0o1777), ("home/user", 0o755)];
 /// The host's directories that make programs run.
 const HOST_DIRS: &[&str] = &["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// The host's files under /etc without which compilers, name lookup and TLS clients fail. Nothing secret.
 const HOST_ETC: &[&str] =
     &["alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "ssl/certs", "mime.types"];
 /// Readable, but never writable, not even by root inside.
-const PROC_READ_ONLY: &[&str] = &["sys", "sysrq-trigger", "irq", "bus", "fs", "asound", "acpi", "scsi", "driver"];
+const PROC_READ_ONLY: &[&str] =
+    &["sys", "sysrq-trigger", "irq", "bus", "fs", "asound", "acpi", "scsi", "driver"];
 /// Not there.
 const PROC_MASKED: &[&str] = &[
-    "kcore", "keys", "key-users", "kmsg", "kallsyms", "kpagecount", "kpageflags", "kpagecgroup", "latency_stats",
-    "sched_debug", "timer_list", "timer_stats", "vmallocinfo", "slabinfo", "pagetypeinfo", "modules", "config.gz",
+    "kcore",
+    "keys",
+    "key-users",
+    "kmsg",
+    "kallsyms",
+    "kpagecount",
+    "kpageflags",
+    "kpagecgroup",
+    "latency_stats",
+    "sched_debug",
+    "timer_list",
+    "timer_stats",
+    "vmallocinfo",
+    "slabinfo",
+    "pagetypeinfo",
+    "modules",
+    "config.gz",
 ];
 /// Where the new root is built. Any directory that exists everywhere; what it holds is hidden, not touched.
 const STAGE: &str = "/tmp";
@@ -53,7 +70,8 @@ const INODES_MAX: u64 = 200_000;
 
 /// Builds the tree and makes it the root. Gives the directories that the workload may write to.
 pub(super) fn build(setup: &Setup, ids: Ids) -> Result<Vec<String>> {
-    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).context("private mounts")?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .context("private mounts")?;
     if setup.disk == Disk::Memory {
         let inodes = (setup.limits.disk_bytes / 4096).clamp(1024, INODES_MAX);
         tmpfs(STAGE, &format!("size={},nr_inodes={inodes},mode=755", setup.limits.disk_bytes))?;
@@ -96,7 +114,9 @@ fn bind_read_only(from: &Path, to: &Path) -> Result<()> {
     // Submounts one by one: the classic call has no recursive form.
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("read mountinfo")?;
     let below = format!("{}/", to.display());
-    for point in mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| point.starts_with(&below)) {
+    for point in
+        mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| point.starts_with(&below))
+    {
         remount_keeping(Path::new(&point.replace("\\040", " ")), flags)?;
     }
     Ok(())
@@ -152,13 +172,20 @@ fn overlay(stage: &Path, root: &Path) -> Result<()> {
     dir(&stage.join("work"), 0o755)?;
     // Extended attributes in the user's name space: the others belong to the host's root.
     let options = c"lowerdir=.,upperdir=/tmp/upper,workdir=/tmp/work,userxattr";
-    mount("overlay", root, "overlay", MountFlags::NOSUID | MountFlags::NODEV, options).context("mount the overlay")
+    mount("overlay", root, "overlay", MountFlags::NOSUID | MountFlags::NODEV, options)
+        .context("mount the overlay")
 }
 
 /// Names for the two users; only where the root filesystem has none.
 fn etc(root: &Path, ids: Ids) -> Result<()> {
     let files = [
-        ("passwd", format!("root:x:0:0::/root:/bin/sh\nuser:x:{}:{}::/home/user:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n", ids.uid, ids.gid)),
+        (
+            "passwd",
+            format!(
+                "root:x:0:0::/root:/bin/sh\nuser:x:{}:{}::/home/user:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+                ids.uid, ids.gid
+            ),
+        ),
         ("group", format!("root:x:0:\nuser:x:{}:\nnogroup:x:65534:\n", ids.gid)),
         ("hosts", "127.0.0.1 localhost\n::1 localhost\n".to_owned()),
         ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
@@ -253,7 +280,8 @@ fn dev(stage: &Path, root: &Path, ids: Ids) -> Result<()> {
     let pts = dev.join("pts");
     dir(&pts, 0o755)?;
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount("devpts", &pts, "devpts", flags, c"newinstance,ptmxmode=0666,mode=0620").context("mount /dev/pts")?;
+    mount("devpts", &pts, "devpts", flags, c"newinstance,ptmxmode=0666,mode=0620")
+        .context("mount /dev/pts")?;
     // Shared memory lies on the store, so the one size bound covers it.
     let (shm, place) = (stage.join("shm"), dev.join("shm"));
     dir(&shm, 0o1777)?;

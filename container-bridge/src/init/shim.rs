@@ -228,7 +228,9 @@ fn tree() -> Vec<Pid> {
     let mut parents = Vec::new();
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         if let Some((state, parent)) = stat(&entry.path())
             && state != 'Z'
             && state != 'X'

@@ -68,7 +68,8 @@ pub(super) fn child_signals() -> io::Result<OwnedFd> {
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGCHLD);
         check(i64::from(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut())))?;
-        let fd = check(i64::from(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)))?;
+        let fd =
+            check(i64::from(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)))?;
         Ok(OwnedFd::from_raw_fd(fd as i32))
     }
 }
@@ -98,7 +99,8 @@ pub(super) fn default_signals() {
 pub(super) fn close_others_on_exec() -> io::Result<()> {
     // JUSTIFICATION: no descriptor of the init may reach a program, whatever code opened it.
     // SAFETY: only flags of descriptors change; none is closed under an owner.
-    check(unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
 }
 
 /// The user and group as which the calling *thread* touches files. Leaving 0 also drops the file capabilities.

@@ -167,7 +167,10 @@ impl Native {
         };
         let root_user = rustix::process::geteuid().is_root();
         if spec.disk == Disk::Image && !root_user {
-            return Err(SandboxError::new(Code::Unsupported, "a disk image needs a host that is root; use memory"));
+            return Err(SandboxError::new(
+                Code::Unsupported,
+                "a disk image needs a host that is root; use memory",
+            ));
         }
         Ok(Setup {
             id: id.as_str().to_owned(),
@@ -189,7 +192,10 @@ impl Native {
             cgroup: setup.cgroup.clone(),
             owner_pid: std::process::id(),
             owner_start_ticks: start_ticks().unwrap_or(0),
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
         };
         let json = serde_json::to_vec(&state).map_err(std::io::Error::from).context("state file")?;
         slot.file.write_all(&json).context("state file")?;
@@ -217,7 +223,9 @@ impl Native {
                 let (input, output) = socket.into_split();
                 Link::open(input, output).await
             }
-            Err(error) => Err(SandboxError::new(Code::BackendFailed, format!("the init does not listen: {error}"))),
+            Err(error) => {
+                Err(SandboxError::new(Code::BackendFailed, format!("the init does not listen: {error}")))
+            }
         };
         match opened {
             Ok(link) => Ok(Launched { link, instance: Box::new(keeper) }),
@@ -267,7 +275,9 @@ fn reap_slot(path: &Path) -> Result<bool> {
         let _ = fs::remove_file(image_path(&state.id));
     }
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("remove a state file"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context("remove a state file")
+        }
         _ => Ok(true),
     }
 }

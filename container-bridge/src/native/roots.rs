@@ -15,7 +15,8 @@ use crate::error::{Context, Result};
 pub(super) fn unpacked(state_dir: &Path, tarball: &Path) -> Result<PathBuf> {
     let file = File::open(tarball).context(&tarball.display().to_string())?;
     let found = file.metadata().context("tarball")?;
-    let key = format!("{}-{}-{}-{}", found.dev(), found.ino(), found.size(), found.mtime_nsec() ^ found.mtime());
+    let key =
+        format!("{}-{}-{}-{}", found.dev(), found.ino(), found.size(), found.mtime_nsec() ^ found.mtime());
     let roots = state_dir.join("roots");
     let ready = roots.join(&key);
     if ready.is_dir() {

@@ -90,7 +90,8 @@ pub(super) async fn pump<F: Future<Output = ()>>(
             _ = over.changed() => {}
         }
     }
-    while let Ok(length) = pipe.try_read(&mut buffer) {
+    // By the system call itself: the event loop may not have heard yet that there is something to read.
+    while let Ok(length) = rustix::io::read(&pipe, &mut buffer) {
         if length == 0 {
             return;
         }

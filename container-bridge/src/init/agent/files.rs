@@ -18,8 +18,8 @@ use std::{
 };
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, mkdirat, openat2, renameat,
-    statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, mkdirat, openat2,
+    renameat, statat, unlinkat,
 };
 
 use super::{flow::Flow, spawn::absolute};
@@ -34,19 +34,24 @@ use crate::{
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// Runs file work on a thread with the workload's file identity.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|_| Err(SandboxError::new(Code::OperationInterrupted, "the file operation was dropped")))
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        Err(SandboxError::new(Code::OperationInterrupted, "the file operation was dropped"))
+    })
 }
 
 /// Opens a path inside. Never blocks on a pipe, never follows a magic link, never serves `/proc`.
 pub(super) fn open(path: &str, flags: OFlags) -> Result<OwnedFd> {
     let path = absolute(path)?;
-    let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let root =
+        rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.context("open /")?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    // A path descriptor opens nothing, so nothing can block; openat2 refuses needless flags.
+    let calm = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NOCTTY | OFlags::NONBLOCK };
+    let flags = flags | OFlags::CLOEXEC | calm;
     let file = openat2(&root, path.as_str(), flags, Mode::empty(), resolve).context(&path)?;
     if fstatfs(&file).context(&path)?.f_type as u64 == PROC_SUPER_MAGIC {
         return Err(SandboxError::new(Code::NotAFile, format!("{path}: the file API does not serve /proc")));
@@ -81,7 +86,10 @@ fn info(name: &str, stat: &Stat) -> FileInfo {
         kind: kind(stat),
         size_bytes: stat.st_size.max(0).cast_unsigned(),
         mode: stat.st_mode & 0o7777,
-        modified_ms: stat.st_mtime.saturating_mul(1000).saturating_add(stat.st_mtime_nsec.cast_signed() / 1_000_000),
+        modified_ms: stat
+            .st_mtime
+            .saturating_mul(1000)
+            .saturating_add(stat.st_mtime_nsec.cast_signed() / 1_000_000),
     }
 }
 
@@ -173,7 +181,10 @@ pub(super) async fn write(flow: &mut Flow, path: String, mode: Option<u32>, byte
     while let Some(bytes) = flow.receive().await {
         total += bytes.len() as u64;
         if total > bytes_max {
-            return Err(SandboxError::new(Code::FileTooLarge, format!("the file is larger than {bytes_max} bytes")));
+            return Err(SandboxError::new(
+                Code::FileTooLarge,
+                format!("the file is larger than {bytes_max} bytes"),
+            ));
         }
         partial = blocking(move || {
             io::Write::write_all(&mut partial.file, &bytes).context("write")?;
@@ -297,5 +308,9 @@ pub(super) async fn usage() -> Result<InsideUsage> {
     let disk = rustix::fs::statvfs(WORKSPACE).context(WORKSPACE)?;
     let disk_bytes = disk.f_blocks.saturating_mul(disk.f_frsize);
     let free = disk.f_bfree.saturating_mul(disk.f_frsize);
-    Ok(InsideUsage { processes: processes as u32, disk_used_bytes: disk_bytes.saturating_sub(free), disk_bytes })
+    Ok(InsideUsage {
+        processes: processes as u32,
+        disk_used_bytes: disk_bytes.saturating_sub(free),
+        disk_bytes,
+    })
 }

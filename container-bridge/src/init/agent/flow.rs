@@ -89,7 +89,8 @@ impl Outlet {
 
     /// The stream has ended: an empty piece, which [`send`](Self::send) never makes.
     pub(super) async fn end(&self) {
-        let _ = self.frames.send(FromAgent::Data { id: self.id, channel: Channel::Out, bytes: Vec::new() }).await;
+        let _ =
+            self.frames.send(FromAgent::Data { id: self.id, channel: Channel::Out, bytes: Vec::new() }).await;
     }
 
     /// Tells that the operation is under way.

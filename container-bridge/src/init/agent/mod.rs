@@ -189,13 +189,17 @@ async fn operation(shared: Arc<Shared>, mut flow: Flow, op: Op) {
 
 async fn perform(shared: &Arc<Shared>, flow: &mut Flow, op: Op) -> Result<Answer> {
     match op {
-        Op::Exec(spec) if spec.session.is_some() => sessions::exec(shared, flow, spec).await.map(Answer::Exit),
+        Op::Exec(spec) if spec.session.is_some() => {
+            sessions::exec(shared, flow, spec).await.map(Answer::Exit)
+        }
         Op::Exec(spec) => exec::exec(shared, flow, &spec).await.map(Answer::Exit),
         Op::Start { name, spec } => processes::start(shared, name, &spec).await.map(Answer::Process),
         Op::Processes => Ok(Answer::Processes(shared.processes.list())),
         Op::Signal { name, signal } => shared.processes.signal(&name, signal).map(|()| Answer::Done),
         Op::Kill { name, grace_ms } => processes::kill(shared, &name, grace_ms).await.map(Answer::Process),
-        Op::Logs { name, follow } => processes::logs(shared, flow, &name, follow).await.map(|()| Answer::Done),
+        Op::Logs { name, follow } => {
+            processes::logs(shared, flow, &name, follow).await.map(|()| Answer::Done)
+        }
         Op::WaitLog { name, text, timeout_ms } => {
             processes::wait_log(shared, &name, &text, timeout_ms).await.map(|()| Answer::Done)
         }
@@ -225,7 +229,9 @@ async fn perform(shared: &Arc<Shared>, flow: &mut Flow, op: Op) -> Result<Answer
         Op::Snapshot => snapshot::save(shared, flow).await.map(|()| Answer::Done),
         Op::Restore { bytes_max } => snapshot::restore(shared, flow, bytes_max).await.map(|()| Answer::Done),
         Op::Watch { path, recursive } => watch::watch(flow, path, recursive).await.map(|()| Answer::Done),
-        Op::Read { path, offset, length } => files::read(flow, path, offset, length).await.map(|()| Answer::Done),
+        Op::Read { path, offset, length } => {
+            files::read(flow, path, offset, length).await.map(|()| Answer::Done)
+        }
         Op::Write { path, mode, bytes_max } => {
             files::write(flow, path, mode, bytes_max).await.map(|()| Answer::Done)
         }

@@ -83,7 +83,10 @@ pub(super) async fn create(
     check_env(env.iter().map(|(name, value)| (name, value.as_str())))?;
     let mut all = shared.sessions.all();
     if all.contains_key(&name) {
-        return Err(SandboxError::new(Code::SessionAlreadyExists, format!("a session named {name:?} exists")));
+        return Err(SandboxError::new(
+            Code::SessionAlreadyExists,
+            format!("a session named {name:?} exists"),
+        ));
     }
     if all.len() >= SESSIONS_MAX {
         return Err(SandboxError::new(Code::TooMany, "too many sessions"));
@@ -188,7 +191,9 @@ fn script(spec: &ExecSpec) -> Result<String> {
     }
     match &spec.command {
         Command::Shell(line) => text.push_str(line),
-        Command::Argv(argv) => text.push_str(&argv.iter().map(|arg| quote(arg)).collect::<Vec<_>>().join(" ")),
+        Command::Argv(argv) => {
+            text.push_str(&argv.iter().map(|arg| quote(arg)).collect::<Vec<_>>().join(" "))
+        }
     }
     text.push('\n');
     if text.len() > EXEC_BYTES_MAX || text.contains('\0') {
@@ -199,7 +204,9 @@ fn script(spec: &ExecSpec) -> Result<String> {
 
 fn mark() -> Result<String> {
     let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("random bytes")?;
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("random bytes")?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

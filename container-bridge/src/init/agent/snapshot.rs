@@ -16,7 +16,9 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, renameat, statat, symlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, renameat, statat, symlinkat,
+};
 use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
@@ -70,7 +72,8 @@ pub(super) async fn save(shared: &Arc<Shared>, flow: &mut Flow) -> Result<()> {
         }
         saved
     });
-    task.await.unwrap_or_else(|_| Err(SandboxError::new(Code::OperationInterrupted, "the snapshot was dropped")))
+    task.await
+        .unwrap_or_else(|_| Err(SandboxError::new(Code::OperationInterrupted, "the snapshot was dropped")))
 }
 
 struct Sink<'a>(&'a Handle, &'a Outlet);
@@ -213,9 +216,13 @@ impl Staged {
 
     fn swap<'a>(&'a self, done: &mut Vec<(std::path::PathBuf, &'a OwnedFd, &'a OwnedFd)>) -> Result<()> {
         for (from, to) in [(&self.workspace, &self.old), (&self.fresh, &self.workspace)] {
-            let names: Vec<_> = Dir::read_from(from).context("read a directory")?.collect::<Result<_, _>>().context("read")?;
+            let names: Vec<_> = Dir::read_from(from)
+                .context("read a directory")?
+                .collect::<Result<_, _>>()
+                .context("read")?;
             for entry in names {
-                let name = std::path::PathBuf::from(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()));
+                let name =
+                    std::path::PathBuf::from(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()));
                 if [".", "..", FRESH, OLD].iter().any(|own| name == Path::new(own)) {
                     continue;
                 }
@@ -265,10 +272,15 @@ fn unpack(staged: &Staged, source: Source, bytes_max: u64) -> Result<()> {
                 rustix::fs::fchmod(&file, mode).context("restore a mode")?;
             }
             tar::EntryType::Symlink => {
-                let target = entry.link_name().ok().flatten().ok_or_else(|| refused("a link without target"))?;
+                let target =
+                    entry.link_name().ok().flatten().ok_or_else(|| refused("a link without target"))?;
                 let parent = path.parent().unwrap_or(Path::new(""));
                 if target.is_absolute() || leaves(parent, &target) {
-                    return Err(refused(format!("a link leads out: {} -> {}", path.display(), target.display())));
+                    return Err(refused(format!(
+                        "a link leads out: {} -> {}",
+                        path.display(),
+                        target.display()
+                    )));
                 }
                 make_dirs(&staged.fresh, parent)?;
                 let (dir, name) = (open_dir(&staged.fresh, parent)?, path.file_name().unwrap_or_default());
@@ -290,7 +302,10 @@ fn checked(path: &Path) -> Result<std::path::PathBuf> {
             _ => return Err(refused(format!("a path leads out: {}", path.display()))),
         }
     }
-    let reserved = clean.components().next().is_some_and(|first| [FRESH, OLD].iter().any(|own| first.as_os_str() == *own));
+    let reserved = clean
+        .components()
+        .next()
+        .is_some_and(|first| [FRESH, OLD].iter().any(|own| first.as_os_str() == *own));
     if clean.components().count() > ARCHIVE_DEPTH_MAX || reserved {
         return Err(refused(format!("a path is too deep or reserved: {}", path.display())));
     }
@@ -314,7 +329,8 @@ fn open_dir(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    openat2(root, path, flags, Mode::empty(), resolve).map_err(|_| refused(format!("{} is no directory", path.display())))
+    openat2(root, path, flags, Mode::empty(), resolve)
+        .map_err(|_| refused(format!("{} is no directory", path.display())))
 }
 
 fn make_dirs(root: &OwnedFd, path: &Path) -> Result<()> {

@@ -92,7 +92,10 @@ pub(super) fn check_env<'a>(env: impl Iterator<Item = (&'a String, &'a str)>) ->
     let mut bytes = 0;
     for (name, value) in env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(SandboxError::new(Code::InvalidArgument, format!("not an environment variable: {name:?}")));
+            return Err(SandboxError::new(
+                Code::InvalidArgument,
+                format!("not an environment variable: {name:?}"),
+            ));
         }
         bytes += name.len() + value.len() + 2;
     }
@@ -182,7 +185,9 @@ fn not_started(program: &str, cwd: &str, errno: i32) -> SandboxError {
         return SandboxError::new(Code::FileNotFound, format!("working directory {cwd}: {error}"));
     }
     match errno {
-        libc::ENOENT | libc::ENOTDIR => SandboxError::new(Code::CommandNotFound, format!("{program}: {error}")),
+        libc::ENOENT | libc::ENOTDIR => {
+            SandboxError::new(Code::CommandNotFound, format!("{program}: {error}"))
+        }
         libc::EACCES => SandboxError::new(Code::PermissionDenied, format!("{program}: {error}")),
         libc::EAGAIN => SandboxError::new(Code::TooMany, format!("{program}: too many processes")),
         libc::E2BIG => SandboxError::new(Code::InvalidArgument, format!("{program}: {error}")),

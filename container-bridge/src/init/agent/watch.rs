@@ -55,7 +55,10 @@ struct Watches {
 impl Watches {
     fn add(&mut self, queue: &OwnedFd, path: &str) -> Result<()> {
         if self.dirs.len() >= WATCH_DIRECTORIES_MAX {
-            return Err(SandboxError::new(Code::TooMany, format!("more than {WATCH_DIRECTORIES_MAX} directories")));
+            return Err(SandboxError::new(
+                Code::TooMany,
+                format!("more than {WATCH_DIRECTORIES_MAX} directories"),
+            ));
         }
         let dir = files::open(path, rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY)?;
         let flags = WatchFlags::CREATE
