@@ -238,8 +238,9 @@ fn proc(root: &Path, ids: Ids) -> Result<()> {
         dir(&proc, 0o555)?;
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    // Processes of other users (the init's) are invisible; pointless where all share one user.
-    let options = if ids.separate { c"hidepid=2" } else { c"" };
+    // Processes of other users (the init's) are invisible but to group 0 inside, the init's own: it must see all to
+    // end a tree. Pointless where all share one user.
+    let options = if ids.separate { c"hidepid=2,gid=0" } else { c"" };
     mount("proc", &proc, "proc", flags, options).context("mount /proc")?;
     for name in PROC_READ_ONLY {
         let path = proc.join(name);

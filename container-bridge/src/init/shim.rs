@@ -219,8 +219,16 @@ fn end_tree(program: Pid, status: &mut Option<WaitStatus>) -> bool {
             return false;
         }
     }
-    *status = status.or(reap(program));
-    true
+    // All are dead; collect them, so that none counts against the sandbox's processes any more.
+    while Instant::now() < limit {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, found))) if pid == program => *status = Some(found),
+            Ok(Some(_)) => {}
+            Ok(None) => std::thread::sleep(Duration::from_micros(200)),
+            Err(_) => return true,
+        }
+    }
+    false
 }
 
 /// Every living process below this one, found through `/proc`: parents and children, whatever session or group.

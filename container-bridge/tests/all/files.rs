@@ -71,7 +71,7 @@ fn bad_paths() {
             ("nothing", Code::FileNotFound),
             ("link/x", Code::NotDirectory),
             ("/proc/1/environ", hidden),
-            ("/proc/self/mem", Code::NotAFile),
+            ("/proc/self/mem", Code::PermissionDenied),
             ("one/maps", hidden),
             ("self/etc/passwd", Code::InvalidPath),
             ("/proc/self/exe", Code::InvalidPath),

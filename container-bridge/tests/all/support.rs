@@ -20,7 +20,8 @@ pub(crate) const HANG: Duration = Duration::from_secs(60);
 
 /// A place for one test's sandboxes.
 pub(crate) struct Place {
-    dir: tempfile::TempDir,
+    /// Removed when the test ends.
+    _dir: tempfile::TempDir,
     pub(crate) config: NativeConfig,
     marker: String,
 }
@@ -41,7 +42,7 @@ impl Place {
             cgroup_parent: None,
             allow_no_cgroup: !rustix::process::geteuid().is_root(),
         };
-        Self { dir, config, marker }
+        Self { _dir: dir, config, marker }
     }
 
     pub(crate) fn native(&self) -> Native {
