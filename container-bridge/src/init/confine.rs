@@ -1,8 +1,9 @@
 //! What takes rights away: capabilities, the deny list of system calls, Landlock, resource limits.
 //!
 //! ```text
-//!  first process, agent, shims   uid 0 inside, a handful of capabilities, no_new_privs, deny list
-//!  workload                      uid 1000 inside, no capability, all of that, Landlock, resource limits
+//!  agent                   uid 0 inside, a handful of capabilities, no_new_privs, deny list
+//!  first process, shims    the same, and Landlock
+//!  workload                uid 1000 inside, no capability, all of that, resource limits
 //! ```
 //!
 //! A deny list, not an allow list: arbitrary programs run here, and new harmless calls appear with each kernel. What
@@ -212,7 +213,7 @@ fn no_x32() -> BpfProgram {
     ]
 }
 
-/// The second wall around files, prepared once and applied by each workload process to itself: everything readable,
+/// The second wall around files, applied by the first process to itself and so to all it starts: everything readable,
 /// only `writable` directories writable, no device node can be made; signals and abstract sockets stay inside.
 ///
 /// Best effort: kernels without Landlock, or with an older one, have the other walls.

@@ -61,7 +61,12 @@ pub(super) fn run(setup: &Setup, ids: Ids, mut socket: UnixStream) -> ! {
             if File::open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdin(null)?)).is_err() {
                 std::process::exit(1);
             }
-            serve(setup, ids, &own_end, &rules);
+            // Here and not per command: commands share one domain, so they may see and signal one another. The agent
+            // is outside, so they may not signal it.
+            if rules.restrict_self().is_err() {
+                std::process::exit(1);
+            }
+            serve(setup, ids, &own_end);
         }
         Err(_) => std::process::exit(1),
     }
@@ -92,7 +97,7 @@ fn build(setup: &Setup, ids: Ids) -> Result<(OwnedFd, OwnedFd, RulesetCreated)> 
 }
 
 /// Forks a shim for each request, until the agent is gone: then this process ends, and with it everything inside.
-fn serve(setup: &Setup, ids: Ids, requests: &OwnedFd, rules: &RulesetCreated) -> ! {
+fn serve(setup: &Setup, ids: Ids, requests: &OwnedFd) -> ! {
     let mut bytes = vec![0; REQUEST_BYTES_MAX];
     loop {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(REQUEST_FDS))];
@@ -118,7 +123,7 @@ fn serve(setup: &Setup, ids: Ids, requests: &OwnedFd, rules: &RulesetCreated) ->
         };
         // A failed fork (no more processes) closes the descriptors too.
         if let Ok(sys::Fork::Child) = sys::fork() {
-            shim::run(&spawn, fds, rules, setup, ids);
+            shim::run(&spawn, fds, setup, ids);
         }
     }
 }

@@ -22,7 +22,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use landlock::RulesetCreated;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{Gid, Mode, Uid},
@@ -42,7 +41,6 @@ pub(super) const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 pub(super) fn run(
     spawn: &Spawn,
     [stdin, stdout, stderr, control]: [OwnedFd; 4],
-    rules: &RulesetCreated,
     setup: &Setup,
     ids: Ids,
 ) -> ! {
@@ -62,7 +60,7 @@ pub(super) fn run(
     match sys::fork() {
         Err(error) => failed(&mut control, &error),
         Ok(sys::Fork::Child) => {
-            let error = become_program(spawn, [stdin, stdout, stderr], rules, setup, ids);
+            let error = become_program(spawn, [stdin, stdout, stderr], setup, ids);
             let _ = (&report).write_all(&error.raw_os_error().unwrap_or(libc::EIO).to_le_bytes());
             std::process::exit(127);
         }
@@ -89,7 +87,6 @@ fn send(control: &mut UnixStream, kind: u8, value: i32) -> io::Result<()> {
 fn become_program(
     spawn: &Spawn,
     [stdin, stdout, stderr]: [OwnedFd; 3],
-    rules: &RulesetCreated,
     setup: &Setup,
     ids: Ids,
 ) -> io::Error {
@@ -106,7 +103,6 @@ fn become_program(
             set_thread_res_gid(gid, gid, gid)?;
             set_thread_res_uid(uid, uid, uid)?;
         }
-        rules.try_clone()?.restrict_self().map_err(io::Error::other)?;
         confine::drop_all_capabilities().map_err(io::Error::other)?;
         rustix::process::umask(Mode::WGRP | Mode::WOTH);
         rustix::process::chdir(spawn.cwd.as_str())?;
