@@ -1,0 +1,49 @@
+//! Sandboxes for steps that need a filesystem or a binary.
+//!
+//! ```text
+//!  Manager ── one sandbox per tenant and user, bounds, meter, audit      manager.rs, lifecycle.rs (pure)
+//!    │ acquire ─▶ Lease ─▶ Sandbox: exec, processes, files, ports, …     sandbox.rs
+//!    │                        │ operations with credit                    link.rs, protocol.rs, frame.rs
+//!  Backend ── launch, reap    │                                           backend.rs
+//!    └ Native: this program's own binary becomes the sandbox's init       native/, cgroup.rs
+//!                             ▼
+//!                      keeper ▸ first process ▸ agent, shims ▸ workload   init/
+//! ```
+//!
+//! A program that hosts native sandboxes calls [`init::main`] first thing when it is started with the hidden argument
+//! that its [`NativeConfig`](native::NativeConfig) names; `examples/exec.rs` shows it. Then:
+//!
+//! ```no_run
+//! # use atoll_container_bridge::{backend::SandboxSpec, error::Result, manager::*, native::*, protocol::ExecSpec};
+//! # async fn example() -> Result<()> {
+//! let native = Native::new(NativeConfig::own_program("sandbox-init", "/var/lib/atoll/sandboxes")?)?;
+//! let manager = Manager::new(std::sync::Arc::new(native), ManagerConfig::default(), |event| drop(event)).await?;
+//! let owner = Owner { tenant: "acme".to_owned(), user: "ann".to_owned() };
+//! let sandbox = manager.acquire(&owner, &SandboxSpec::default()).await?;
+//! sandbox.write("hello.sh", b"echo hello").await?;
+//! let done = sandbox.run(ExecSpec::shell("sh hello.sh")).await?;
+//! assert_eq!(done.stdout, b"hello\n");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Errors are one type with stable codes and an HTTP status each ([`error`]); every bound is in [`limits`].
+//!
+//! What a sandbox is held by, in order: namespaces and unmapped users, cgroup limits, no capability, a deny list of
+//! system calls, Landlock, an empty network. What it is not held by: a second kernel. Who needs one runs a backend that
+//! has it; none is in this crate yet.
+#![deny(unsafe_code)]
+
+pub mod backend;
+pub mod cgroup;
+pub mod error;
+mod flow;
+mod frame;
+pub mod init;
+pub mod lifecycle;
+pub mod limits;
+pub mod link;
+pub mod manager;
+pub mod native;
+pub mod protocol;
+pub mod sandbox;

@@ -1,0 +1,437 @@
+//! One sandbox per tenant and user: made on first use, ended on every path, metered.
+//!
+//! ```text
+//!  acquire(tenant, user) ─▶ table ─▶ driver task, one per sandbox: feeds the life cycle, launches, samples, stops
+//!         │                              │
+//!         └── Lease (a use) ◀── watch ───┘
+//! ```
+//!
+//! A [`Lease`] is a use: while one lives, the sandbox is not idle; dropping it is the end of the use, also when the
+//! caller fails. Dropping the [`Manager`] ends all drivers, each driver's end hangs up its sandbox's socket, and a
+//! sandbox without a socket ends by itself. Times are of the monotonic clock ([`tokio::time::Instant`]).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use crate::{
+    backend::{Backend, Launched, SandboxId, SandboxSpec},
+    error::{Code, Result, SandboxError},
+    lifecycle::{Action, Ending, Event, Lifecycle, State, Terms},
+    limits::{ID_BYTES_MAX, IDLE_DEFAULT, SANDBOXES_MAX, SANDBOXES_PER_TENANT_MAX},
+    sandbox::Sandbox,
+};
+
+/// Time between two samples of a sandbox's memory.
+const SAMPLE: Duration = Duration::from_secs(1);
+/// Time between two runs of the reaper.
+const REAP: Duration = Duration::from_secs(60);
+/// Uses that begin or end while the driver is busy.
+const USES_QUEUED_MAX: usize = 64;
+
+/// Whose sandbox it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Who pays and is blamed.
+    pub tenant: String,
+    /// The tenant's user.
+    pub user: String,
+}
+
+/// A manager's bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct ManagerConfig {
+    /// Most sandboxes at once.
+    pub sandboxes_max: usize,
+    /// Most sandboxes of one tenant at once.
+    pub sandboxes_per_tenant_max: usize,
+    /// Longest time without use.
+    pub idle: Duration,
+}
+
+impl Default for ManagerConfig {
+    fn default() -> Self {
+        Self {
+            sandboxes_max: SANDBOXES_MAX,
+            sandboxes_per_tenant_max: SANDBOXES_PER_TENANT_MAX,
+            idle: IDLE_DEFAULT,
+        }
+    }
+}
+
+/// What one sandbox has used in its life so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time, in microseconds.
+    pub cpu_us: u64,
+    /// Memory held over time, in byte-seconds, sampled each second.
+    pub memory_byte_seconds: u64,
+    /// Life so far, in microseconds.
+    pub wall_us: u64,
+    /// Bytes sent into it.
+    pub bytes_in: u64,
+    /// Bytes received from it.
+    pub bytes_out: u64,
+    /// Uses so far.
+    pub uses: u64,
+}
+
+/// Something worth an audit line. Every use of the bridge is one.
+#[allow(missing_docs, reason = "the fields are told by the variants' texts")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditEvent {
+    /// A sandbox was made.
+    Started { owner: Owner, sandbox: SandboxId },
+    /// It could not be made.
+    StartFailed { owner: Owner, sandbox: SandboxId, error: SandboxError },
+    /// Somebody began to use it.
+    Used { owner: Owner, sandbox: SandboxId },
+    /// A use was refused because of a bound.
+    Refused { owner: Owner, code: Code },
+    /// It is over, after using this much.
+    Ended { owner: Owner, sandbox: SandboxId, why: Ending, usage: Usage },
+}
+
+type Audit = Arc<dyn Fn(AuditEvent) + Send + Sync>;
+
+/// All sandboxes of this process.
+#[derive(Clone)]
+pub struct Manager(Arc<Inner>);
+
+struct Inner {
+    backend: Arc<dyn Backend>,
+    config: ManagerConfig,
+    audit: Audit,
+    table: Mutex<HashMap<Owner, Arc<Entry>>>,
+}
+
+struct Entry {
+    id: SandboxId,
+    events: mpsc::Sender<Event>,
+    status: watch::Receiver<Status>,
+    usage: Arc<Meter>,
+}
+
+#[derive(Default)]
+struct Meter {
+    usage: Mutex<Usage>,
+    uses: AtomicU64,
+}
+
+#[derive(Clone)]
+enum Status {
+    Starting,
+    Running(Sandbox),
+    Over(SandboxError),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Manager {
+    /// A manager that has cleaned up after its predecessors. `audit` is called for every event; it must not block.
+    ///
+    /// # Errors
+    /// If the backend cannot look for leftovers.
+    pub async fn new(
+        backend: Arc<dyn Backend>,
+        config: ManagerConfig,
+        audit: impl Fn(AuditEvent) + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let reaped = backend.reap().await?;
+        if reaped > 0 {
+            tracing::info!(reaped, "removed what dead sandboxes left behind");
+        }
+        let inner = Arc::new(Inner { backend, config, audit: Arc::new(audit), table: Mutex::default() });
+        tokio::spawn(reap_again(Arc::downgrade(&inner)));
+        Ok(Self(inner))
+    }
+
+    /// The owner's sandbox, made if there is none. Several callers at once get the same one.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, `TENANT_SANDBOXES_EXHAUSTED`, `SANDBOX_UNAVAILABLE`, and why the backend could not.
+    pub async fn acquire(&self, owner: &Owner, spec: &SandboxSpec) -> Result<Lease> {
+        let entry = self.0.entry(owner, spec).inspect_err(|error| {
+            (self.0.audit)(AuditEvent::Refused { owner: owner.clone(), code: error.code });
+        })?;
+        let mut status = entry.status.clone();
+        let ready = status.wait_for(|status| !matches!(status, Status::Starting)).await;
+        let sandbox = match ready.as_deref() {
+            Ok(Status::Running(sandbox)) => sandbox.clone(),
+            Ok(Status::Over(error)) => return Err(error.clone()),
+            _ => return Err(gone()),
+        };
+        drop(ready);
+        entry.events.send(Event::UseBegins).await.map_err(|_| gone())?;
+        entry.usage.uses.fetch_add(1, Ordering::Relaxed);
+        (self.0.audit)(AuditEvent::Used { owner: owner.clone(), sandbox: entry.id.clone() });
+        Ok(Lease { sandbox, events: entry.events.clone() })
+    }
+
+    /// Ends the owner's sandbox and waits until nothing is left. None: nothing to do.
+    pub async fn destroy(&self, owner: &Owner) {
+        let Some(entry) = lock(&self.0.table).get(owner).cloned() else { return };
+        let _ = entry.events.send(Event::Destroy).await;
+        let mut status = entry.status.clone();
+        // The sender goes away when the driver has finished.
+        while status.changed().await.is_ok() {}
+    }
+
+    /// Ends all sandboxes and waits for that.
+    pub async fn destroy_all(&self) {
+        let owners: Vec<_> = lock(&self.0.table).keys().cloned().collect();
+        for owner in &owners {
+            if let Some(entry) = lock(&self.0.table).get(owner).cloned() {
+                let _ = entry.events.try_send(Event::Destroy);
+            }
+        }
+        for owner in &owners {
+            self.destroy(owner).await;
+        }
+    }
+
+    /// What the owner's sandbox has used so far.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`.
+    pub fn usage(&self, owner: &Owner) -> Result<Usage> {
+        let entry = lock(&self.0.table).get(owner).cloned();
+        let entry = entry.ok_or_else(|| SandboxError::new(Code::SandboxNotFound, "no sandbox"))?;
+        Ok(Usage { uses: entry.usage.uses.load(Ordering::Relaxed), ..*lock(&entry.usage.usage) })
+    }
+
+    /// Owners of all sandboxes that are not over, with the sandboxes' names.
+    #[must_use]
+    pub fn list(&self) -> Vec<(Owner, SandboxId)> {
+        lock(&self.0.table).iter().map(|(owner, entry)| (owner.clone(), entry.id.clone())).collect()
+    }
+}
+
+fn gone() -> SandboxError {
+    SandboxError::new(Code::SandboxGone, "the sandbox has just ended")
+}
+
+/// The permission to use a sandbox; its end is the end of the use.
+pub struct Lease {
+    sandbox: Sandbox,
+    events: mpsc::Sender<Event>,
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.sandbox
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(Event::UseEnds) {
+            // The end of a use must not get lost: a sandbox that is never idle would live to its last second.
+            let events = self.events.clone();
+            tokio::spawn(async move { events.send(event).await });
+        }
+    }
+}
+
+impl Inner {
+    /// Finds the entry or makes one with its driver.
+    fn entry(self: &Arc<Self>, owner: &Owner, spec: &SandboxSpec) -> Result<Arc<Entry>> {
+        for id in [&owner.tenant, &owner.user] {
+            if id.is_empty() || id.len() > ID_BYTES_MAX {
+                return Err(SandboxError::new(
+                    Code::InvalidArgument,
+                    "a tenant or user id has 1 to 256 bytes",
+                ));
+            }
+        }
+        spec.limits.check()?;
+        let mut table = lock(&self.table);
+        if let Some(entry) = table.get(owner)
+            && !matches!(*entry.status.borrow(), Status::Over(_))
+        {
+            return Ok(Arc::clone(entry));
+        }
+        if table.contains_key(owner) {
+            return Err(SandboxError::new(
+                Code::SandboxUnavailable,
+                "the last sandbox is still being removed",
+            ));
+        }
+        if table.keys().filter(|other| other.tenant == owner.tenant).count()
+            >= self.config.sandboxes_per_tenant_max
+        {
+            return Err(SandboxError::new(
+                Code::TenantSandboxesExhausted,
+                "the tenant has too many sandboxes",
+            ));
+        }
+        if table.len() >= self.config.sandboxes_max {
+            return Err(SandboxError::new(Code::SandboxUnavailable, "the machine has too many sandboxes"));
+        }
+        let (events, queue) = mpsc::channel(USES_QUEUED_MAX);
+        let (sender, status) = watch::channel(Status::Starting);
+        let usage = Arc::new(Meter::default());
+        let id = SandboxId::random()?;
+        let entry = Arc::new(Entry { id: id.clone(), events, status, usage: Arc::clone(&usage) });
+        table.insert(owner.clone(), Arc::clone(&entry));
+        drop(table);
+        let lifetime = Duration::from_millis(spec.limits.lifetime_ms);
+        let driver = Driver {
+            manager: Arc::downgrade(self),
+            backend: Arc::clone(&self.backend),
+            audit: Arc::clone(&self.audit),
+            owner: owner.clone(),
+            id,
+            spec: spec.clone(),
+            life: Lifecycle::new(Terms { idle: self.config.idle, lifetime }),
+            began: Instant::now(),
+            status: sender,
+            meter: usage,
+        };
+        tokio::spawn(driver.run(queue));
+        Ok(entry)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for entry in lock(&self.table).values() {
+            let _ = entry.events.try_send(Event::Destroy);
+        }
+    }
+}
+
+async fn reap_again(manager: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(REAP).await;
+        let Some(manager) = manager.upgrade() else { return };
+        if let Err(error) = manager.backend.reap().await {
+            tracing::warn!(%error, "cannot look for dead sandboxes");
+        }
+    }
+}
+
+/// Drives one life.
+struct Driver {
+    manager: Weak<Inner>,
+    backend: Arc<dyn Backend>,
+    audit: Audit,
+    owner: Owner,
+    id: SandboxId,
+    spec: SandboxSpec,
+    life: Lifecycle,
+    began: Instant,
+    status: watch::Sender<Status>,
+    meter: Arc<Meter>,
+}
+
+impl Driver {
+    async fn run(mut self, mut queue: mpsc::Receiver<Event>) {
+        self.on(Event::Want);
+        if let Some(launched) = self.launch(&mut queue).await {
+            self.attend(launched, &mut queue).await;
+        }
+        let why = match self.life.state() {
+            State::Gone { why } => why,
+            _ => Ending::Lost,
+        };
+        // The place is free only now, when nothing of the sandbox is left.
+        if let Some(manager) = self.manager.upgrade() {
+            lock(&manager.table).remove(&self.owner);
+        }
+        let usage = Usage { uses: self.meter.uses.load(Ordering::Relaxed), ..*lock(&self.meter.usage) };
+        (self.audit)(AuditEvent::Ended { owner: self.owner.clone(), sandbox: self.id.clone(), why, usage });
+    }
+
+    fn on(&mut self, event: Event) -> Action {
+        self.life.on(event, self.began.elapsed())
+    }
+
+    /// Waits for the next event of the life: a queued one, or its next tick.
+    async fn next(&self, queue: &mut mpsc::Receiver<Event>) -> Event {
+        let tick = self.life.next_tick().map_or_else(|| self.began, |at| self.began + at);
+        tokio::select! {
+            event = queue.recv() => event.unwrap_or(Event::Destroy),
+            () = tokio::time::sleep_until(tick) => Event::Tick,
+        }
+    }
+
+    async fn launch(&mut self, queue: &mut mpsc::Receiver<Event>) -> Option<Launched> {
+        let (backend, id, spec) = (Arc::clone(&self.backend), self.id.clone(), self.spec.clone());
+        let mut launching = backend.launch(&id, &spec);
+        let result = loop {
+            tokio::select! {
+                result = &mut launching => break result,
+                event = self.next(queue) => {
+                    if self.on(event) == Action::AbandonLaunch {
+                        break Err(SandboxError::new(Code::SandboxUnavailable, "the start was given up"));
+                    }
+                }
+            }
+        };
+        match result {
+            Ok(launched) => {
+                self.on(Event::Started);
+                self.status.send_replace(Status::Running(Sandbox::new(launched.link.clone())));
+                (self.audit)(AuditEvent::Started { owner: self.owner.clone(), sandbox: self.id.clone() });
+                Some(launched)
+            }
+            Err(error) => {
+                self.on(Event::StartFailed);
+                self.status.send_replace(Status::Over(error.clone()));
+                let (owner, sandbox) = (self.owner.clone(), self.id.clone());
+                (self.audit)(AuditEvent::StartFailed { owner, sandbox, error });
+                None
+            }
+        }
+    }
+
+    async fn attend(&mut self, launched: Launched, queue: &mut mpsc::Receiver<Event>) {
+        let started = Instant::now();
+        let mut sample = tokio::time::interval(SAMPLE);
+        loop {
+            let event = tokio::select! {
+                () = launched.link.closed() => Event::Lost,
+                event = self.next(queue) => event,
+                _ = sample.tick() => {
+                    self.measure(&launched, started, SAMPLE);
+                    continue;
+                }
+            };
+            if self.on(event) == Action::Stop {
+                break;
+            }
+        }
+        self.measure(&launched, started, Duration::ZERO);
+        self.status.send_replace(Status::Over(gone()));
+        launched.link.close();
+        if let Err(error) = launched.instance.stop().await {
+            tracing::warn!(%error, sandbox = self.id.as_str(), "a sandbox did not stop cleanly");
+        }
+        self.on(Event::Stopped);
+    }
+
+    fn measure(&self, launched: &Launched, started: Instant, since_last: Duration) {
+        let reading = launched.instance.reading();
+        let (bytes_in, bytes_out) = launched.link.bytes();
+        let mut usage = lock(&self.meter.usage);
+        usage.cpu_us = usage.cpu_us.max(reading.cpu_us);
+        usage.memory_byte_seconds += reading.memory_bytes * since_last.as_secs();
+        usage.wall_us = started.elapsed().as_micros() as u64;
+        (usage.bytes_in, usage.bytes_out) = (bytes_in, bytes_out);
+    }
+}
