@@ -8,6 +8,7 @@
 
 pub mod logs;
 pub mod record;
+pub mod steps;
 pub mod trace;
 
 use std::sync::Arc;

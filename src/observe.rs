@@ -11,6 +11,7 @@ use http::HeaderMap;
 
 use crate::admission::{Bucket, Denied};
 use crate::dispatch::trace::Trace;
+use crate::route::Decision;
 use crate::telemetry::trace::TraceContext;
 
 /// Lines of one tenant's guests that reach the log per second, sustained.
@@ -35,6 +36,17 @@ pub struct Finished<'a> {
     pub elapsed: Duration,
     /// The request's place in its trace.
     pub traceparent: Option<&'a str>,
+}
+
+/// A step was given a runtime.
+#[derive(Clone, Copy, Debug)]
+pub struct Routed<'a> {
+    /// Who asked.
+    pub tenant: &'a str,
+    /// The execution's id.
+    pub worker: &'a str,
+    /// Where, by which rule, why, and at what cost.
+    pub decision: &'a Decision,
 }
 
 /// What became of an isolate host's process.
@@ -74,6 +86,8 @@ pub trait Observer: Send + Sync + 'static {
     fn finished(&self, event: &Finished<'_>);
     /// Admission said no.
     fn denied(&self, tenant: &str, denied: Denied);
+    /// A step was given a runtime.
+    fn routed(&self, event: &Routed<'_>);
     /// A guest wrote to its console; `trace` is the id of its trace.
     fn guest_log(&self, tenant: &str, worker: &str, trace: Option<&str>, line: &LogLine);
     /// Something became of an isolate host.
@@ -124,6 +138,11 @@ impl Observer for TracingObserver {
 
     fn denied(&self, tenant: &str, denied: Denied) {
         tracing::debug!(tenant, code = denied.code(), "denied");
+    }
+
+    fn routed(&self, event: &Routed<'_>) {
+        let decision = event.decision.explain();
+        tracing::debug!(tenant = event.tenant, worker = event.worker, decision, "step routed");
     }
 
     fn guest_log(&self, tenant: &str, worker: &str, trace: Option<&str>, line: &LogLine) {

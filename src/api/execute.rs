@@ -1,15 +1,22 @@
 //! `POST /v1/execute`: code in, its result, logs and usage out.
+//!
+//! ```text
+//! request ─▶ plan: build, look through, decide ─┬─▶ isolate ─▶ answer
+//!                                               │      └─ lacked something, may be repeated ─┐
+//!                                               └─▶ sandbox ◀────────────────────────────────┘
+//! ```
 
-use std::collections::BTreeMap;
+mod plan;
+mod sandbox;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use atoll_bindings::link::{Answer, Ended, Grant, Start, StartEvent};
 use atoll_bindings::seam::{Identity, IsolateKey, LogLine, Outcome, Usage};
-use atoll_loader::bundle::Bundle;
-use atoll_loader::compat::DEFAULT_COMPATIBILITY_DATE;
-use atoll_loader::limits::{ENV_BYTES_MAX, Limits};
-use atoll_loader::{CheckConfig, CodeError, Language, Modules, Snippet, WorkerCode};
+use atoll_loader::limits::ENV_BYTES_MAX;
+use atoll_loader::{CheckConfig, Modules};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
@@ -17,18 +24,24 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+use super::events::{self, Events};
 use super::input::{self, LimitsInput, Strict, StrictMap, Wanted};
+use super::json;
 use super::workers::deploy_problem;
-use super::{events, json};
 use crate::admission::Kind;
 use crate::config::Tenant;
 use crate::deploy::{check_var_name, to_var};
 use crate::dispatch::record::Record;
 use crate::dispatch::trace::Trace;
 use crate::dispatch::{Invocation, LogSink, Unanswered, Var};
+use crate::observe::Routed;
 use crate::problem::Problem;
+use crate::route::{Language, Need, Runtime};
 use crate::server::body::ReplyBody;
 use crate::server::{Gateway, host_fault, limit_text};
+
+use plan::{Choice, Plan, RouteOutput};
+use sandbox::Sink;
 
 /// Lines waiting for a slow reader of events; more are dropped and counted.
 const LIVE_LINES_MAX: usize = 1_024;
@@ -53,6 +66,16 @@ struct ExecuteInput {
     limits: LimitsInput,
     #[serde(default)]
     outbound: Vec<String>,
+    /// Where it runs; decided by the gateway if not given.
+    runtime: Option<Choice>,
+    /// What it needs, for the decision.
+    #[serde(default)]
+    needs: BTreeSet<Need>,
+    /// Whether running it twice is as good as once.
+    #[serde(default)]
+    idempotent: bool,
+    /// Whose sandbox, within the tenant.
+    user: Option<String>,
 }
 
 /// The answer.
@@ -67,6 +90,22 @@ struct ExecuteOutput {
     error: Option<ErrorOutput>,
     logs: Vec<LogOutput>,
     usage: UsageOutput,
+    route: RouteOutput,
+    /// Of a step in a sandbox.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<ProcessOutput>,
+}
+
+/// What a step's process left in a sandbox. With events, its output came before.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProcessOutput {
+    /// `None` if it was ended by a signal or a limit.
+    exit_code: Option<u8>,
+    stdout: String,
+    stderr: String,
+    /// Whether output was left out.
+    truncated: bool,
 }
 
 #[derive(Serialize)]
@@ -153,53 +192,72 @@ pub(super) async fn post(
             record.finish(&Ended { outcome: Outcome::Refused(problem.code().to_owned()), usage });
             Err(problem)
         }
-        Ok(start) => match wanted {
-            Wanted::Json => Ok(whole(gateway, id, start, record).await?),
-            Wanted::Events => Ok(streamed(gateway, id, start, record)),
+        Ok(prepared) => match wanted {
+            Wanted::Json => Ok(whole(gateway, id, prepared, record).await?),
+            Wanted::Events => Ok(streamed(gateway, id, prepared, record)),
         },
     }
 }
 
-/// Checks everything and makes the invocation.
+/// A step on its way: where it runs, and what an isolate gets.
+struct Prepared {
+    plan: Plan,
+    /// `None` if it runs in a sandbox.
+    start: Option<Start>,
+}
+
+/// Checks everything, decides, and makes the invocation if it is to be one.
 async fn prepare(
-    gateway: &Gateway,
-    tenant: &Tenant,
+    gateway: &Arc<Gateway>,
+    tenant: &Arc<Tenant>,
     id: &Arc<str>,
-    mut parsed: ExecuteInput,
+    parsed: ExecuteInput,
     checks: CheckConfig,
     trace: &Trace,
-) -> Result<Start, Problem> {
-    let limits = parsed.limits.lower(tenant.limits);
+) -> Result<Prepared, Problem> {
     let input = parsed.input.as_ref().map_or_else(|| "null".to_owned(), |Strict(value)| value.to_string());
-    let env = grants(std::mem::take(&mut parsed.env.0))?;
+    let env = grants(&parsed.env.0)?;
     let outbound =
         gateway.deployer.outbound(tenant, id, &parsed.outbound).map_err(|error| deploy_problem(&error))?;
     // Parsing and stripping is work: not on the threads that move bytes.
-    let built = tokio::task::spawn_blocking(move || build(parsed, limits, &checks)).await;
-    let (bundle, limits) = built.map_err(|error| Problem::internal(&error))??;
-    Ok(Start {
-        bundle: Arc::new(bundle),
-        isolate: IsolateKey::Fresh,
-        entrypoint: None,
-        props: None,
-        event: StartEvent::Execute { input },
-        identity: Identity {
-            tenant: tenant.name.shared(),
-            worker: id.clone(),
-            traceparent: trace.parent.as_deref().map(str::to_owned),
-        },
-        limits,
-        env,
-        outbound: outbound.map(|channel| trace.channel(&channel)),
-    })
+    let (shared, payer, told) = (gateway.clone(), tenant.clone(), input.clone());
+    let planned =
+        tokio::task::spawn_blocking(move || plan::plan(&shared, &payer, parsed, &checks, told)).await;
+    let plan = planned.map_err(|error| Problem::internal(&error))??;
+    tell(gateway, id, &plan);
+    let start = match (plan.decision.runtime, plan.bundle()) {
+        (Runtime::Isolate, Some(bundle)) => Some(Start {
+            bundle: bundle.clone(),
+            isolate: IsolateKey::Fresh,
+            entrypoint: None,
+            props: None,
+            event: StartEvent::Execute { input },
+            identity: Identity {
+                tenant: tenant.name.shared(),
+                worker: id.clone(),
+                traceparent: trace.parent.as_deref().map(str::to_owned),
+            },
+            limits: plan.limits,
+            env,
+            outbound: outbound.map(|channel| trace.channel(&channel)),
+        }),
+        _ => None,
+    };
+    Ok(Prepared { plan, start })
 }
 
-fn grants(env: BTreeMap<String, Value>) -> Result<Vec<(Arc<str>, Grant)>, Problem> {
+/// Reports a decision.
+fn tell(gateway: &Gateway, id: &Arc<str>, plan: &Plan) {
+    let event = Routed { tenant: &plan.step.tenant, worker: id, decision: &plan.decision };
+    gateway.observer.routed(&event);
+}
+
+fn grants(env: &BTreeMap<String, Value>) -> Result<Vec<(Arc<str>, Grant)>, Problem> {
     let mut bytes = 0;
     let mut grants = Vec::with_capacity(env.len());
     for (name, value) in env {
-        check_var_name(&name).map_err(|error| deploy_problem(&error))?;
-        let grant = match to_var(&value) {
+        check_var_name(name).map_err(|error| deploy_problem(&error))?;
+        let grant = match to_var(value) {
             Var::Text(text) => {
                 bytes += text.len();
                 Grant::Text(text)
@@ -219,26 +277,6 @@ fn grants(env: BTreeMap<String, Value>) -> Result<Vec<(Arc<str>, Grant)>, Proble
         ));
     }
     Ok(grants)
-}
-
-fn build(parsed: ExecuteInput, limits: Limits, checks: &CheckConfig) -> Result<(Bundle, Limits), Problem> {
-    let refused = |error: CodeError| input::code_problem(&error);
-    let mut code = match (parsed.code, parsed.main_module) {
-        (Some(code), None) => {
-            let snippet = Snippet { code, language: parsed.language, modules: parsed.modules };
-            snippet.into_code().map_err(refused)?
-        }
-        (None, Some(main)) => {
-            let mut code = WorkerCode::new(main);
-            code.modules = parsed.modules.0;
-            code
-        }
-        _ => return Err(Problem::bad_request("Give either `code`, or `modules` and `mainModule`.")),
-    };
-    code.compatibility_date =
-        parsed.compatibility_date.unwrap_or_else(|| DEFAULT_COMPATIBILITY_DATE.to_owned());
-    code.compatibility_flags = parsed.compatibility_flags;
-    Ok((code.build_with(checks).map_err(refused)?, limits))
 }
 
 /// Keeps every line.
@@ -264,9 +302,14 @@ impl LogSink for Live {
 async fn whole(
     gateway: &Gateway,
     id: Arc<str>,
-    start: Start,
+    prepared: Prepared,
     record: Record,
 ) -> Result<Response<ReplyBody>, Problem> {
+    let Prepared { mut plan, start } = prepared;
+    let Some(start) = start else {
+        let output = sandbox::run(gateway, &id, &plan, Vec::new(), Sink::Keep, record).await?;
+        return Ok(json(StatusCode::OK, &output));
+    };
     let (answer, end, kept) = match Invocation::start(&*gateway.isolates, start, Kept::default(), record) {
         Err(ended) => (None, Unanswered::from(*ended), None),
         Ok(invocation) => match invocation.answer().await {
@@ -280,7 +323,12 @@ async fn whole(
     if let Some(problem) = not_an_execution(&end) {
         return Err(problem.with("id", id.as_ref()));
     }
-    Ok(json(StatusCode::OK, &output(&id, answer, end.ended, kept.unwrap_or_default().0)))
+    let logs = kept.unwrap_or_default().0;
+    if let Some(record) = sandbox::again(gateway, &id, &mut plan, &end.ended) {
+        let output = sandbox::run(gateway, &id, &plan, logs, Sink::Keep, record).await?;
+        return Ok(json(StatusCode::OK, &output));
+    }
+    Ok(json(StatusCode::OK, &output(&id, &plan, answer, end.ended, logs)))
 }
 
 /// Ends that are not the guest's doing: the execution never was one.
@@ -296,7 +344,13 @@ fn not_an_execution(end: &Unanswered) -> Option<Problem> {
     }
 }
 
-fn output(id: &str, answer: Option<Answer>, ended: Ended, logs: Vec<LogOutput>) -> ExecuteOutput {
+fn output(
+    id: &str,
+    plan: &Plan,
+    answer: Option<Answer>,
+    ended: Ended,
+    logs: Vec<LogOutput>,
+) -> ExecuteOutput {
     let result = match (&ended.outcome, answer) {
         (Outcome::Done, Some(Answer::Value(json))) => {
             // The host is not believed: what it sends must be JSON.
@@ -306,7 +360,8 @@ fn output(id: &str, answer: Option<Answer>, ended: Ended, logs: Vec<LogOutput>) 
     };
     let error = result.is_none().then(|| error(&ended.outcome));
     let usage = ended.usage.into();
-    ExecuteOutput { id: id.to_owned(), ok: error.is_none(), result, error, logs, usage }
+    let (ok, route) = (error.is_none(), (&plan.decision).into());
+    ExecuteOutput { id: id.to_owned(), ok, result, error, logs, usage, route, process: None }
 }
 
 fn error(outcome: &Outcome) -> ErrorOutput {
@@ -328,39 +383,59 @@ fn error(outcome: &Outcome) -> ErrorOutput {
     }
 }
 
-/// `log` events as they come, then one `result` event (or one `problem` event).
-fn streamed(gateway: &Arc<Gateway>, id: Arc<str>, start: Start, record: Record) -> Response<ReplyBody> {
+/// `log` events as they come (`stdout` and `stderr` from a sandbox), then one `result` event or one `problem` event.
+fn streamed(gateway: &Arc<Gateway>, id: Arc<str>, prepared: Prepared, record: Record) -> Response<ReplyBody> {
     let (events, response) = events::response();
     let gateway = gateway.clone();
     tokio::spawn(async move {
-        let (lines, mut live) = mpsc::channel(LIVE_LINES_MAX);
-        let run = async {
-            match Invocation::start(&*gateway.isolates, start, Live(lines), record) {
-                Err(ended) => (None, Unanswered::from(*ended)),
-                Ok(invocation) => match invocation.answer().await {
-                    Err((end, _)) => (None, end),
-                    Ok((answer, invocation)) => (Some(answer), invocation.ended().await.0.into()),
-                },
-            }
-        };
-        let tell = async {
-            while let Some(line) = live.recv().await {
-                if events.send("log", &line).await.is_err() {
-                    // Wait to be dropped together with `run`.
-                    std::future::pending::<Infallible>().await;
-                }
-            }
-        };
-        let both = async { tokio::join!(run, tell).0 };
-        // A client that goes away cancels the execution: dropping `both` drops the invocation.
-        let (answer, end) = tokio::select! {
-            finished = both => finished,
+        // A client that goes away cancels the execution: dropping the run drops what it started.
+        let finished = tokio::select! {
+            finished = live(&gateway, &id, prepared, record, &events) => finished,
             () = events.gone() => return,
         };
-        let _ = match not_an_execution(&end) {
-            Some(problem) => events.send("problem", &problem.document()).await,
-            None => events.send("result", &output(&id, answer, end.ended, Vec::new())).await,
+        let _ = match finished {
+            Err(problem) => events.send("problem", &problem.document()).await,
+            Ok(output) => events.send("result", &output).await,
         };
     });
     response
+}
+
+async fn live(
+    gateway: &Gateway,
+    id: &Arc<str>,
+    prepared: Prepared,
+    record: Record,
+    events: &Events,
+) -> Result<ExecuteOutput, Problem> {
+    let Prepared { mut plan, start } = prepared;
+    let Some(start) = start else {
+        return sandbox::run(gateway, id, &plan, Vec::new(), Sink::Live(events), record).await;
+    };
+    let (lines, mut live) = mpsc::channel(LIVE_LINES_MAX);
+    let run = async {
+        match Invocation::start(&*gateway.isolates, start, Live(lines), record) {
+            Err(ended) => (None, Unanswered::from(*ended)),
+            Ok(invocation) => match invocation.answer().await {
+                Err((end, _)) => (None, end),
+                Ok((answer, invocation)) => (Some(answer), invocation.ended().await.0.into()),
+            },
+        }
+    };
+    let tell = async {
+        while let Some(line) = live.recv().await {
+            if events.send("log", &line).await.is_err() {
+                // Wait to be dropped together with `run`.
+                std::future::pending::<Infallible>().await;
+            }
+        }
+    };
+    let (answer, end) = tokio::join!(run, tell).0;
+    if let Some(problem) = not_an_execution(&end) {
+        return Err(problem);
+    }
+    if let Some(record) = sandbox::again(gateway, id, &mut plan, &end.ended) {
+        return sandbox::run(gateway, id, &plan, Vec::new(), Sink::Live(events), record).await;
+    }
+    Ok(output(id, &plan, answer, end.ended, Vec::new()))
 }

@@ -117,6 +117,11 @@ impl LimitsInput {
         Self { cpu_ms: limits.cpu_ms, subrequests: limits.sub_requests, ..Self::default() }
     }
 
+    /// Memory in MiB and wall time in milliseconds, as asked.
+    pub(super) fn sizes(self) -> (Option<u32>, Option<u32>) {
+        (self.heap_mib, self.wall_ms)
+    }
+
     /// The lower of both, field by field.
     pub(super) fn lower(self, base: Limits) -> Limits {
         let asked = Limits {

@@ -32,7 +32,9 @@ use crate::admission::Admission;
 use crate::config::Config;
 use crate::deploy::{DeployError, Deployer};
 use crate::dispatch::Isolates;
+use crate::dispatch::steps::Steps;
 use crate::observe::Observer;
+use crate::route::runner::StepRunner;
 use crate::router::Routes;
 use crate::store::{Store, StoreError};
 use tls::Tls;
@@ -83,6 +85,7 @@ pub(crate) struct Gateway {
     pub(crate) routes: Arc<Routes>,
     pub(crate) deployer: Deployer,
     pub(crate) draining: watch::Receiver<Phase>,
+    pub(crate) steps: Steps,
 }
 
 /// A running server. Dropping it stops it without ceremony; [`Server::shutdown`] drains it.
@@ -103,6 +106,16 @@ impl Server {
         isolates: Arc<dyn Isolates>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
+        Self::start_with(config, isolates, observer, None).await
+    }
+
+    /// The same with something that runs steps in sandboxes.
+    pub async fn start_with(
+        config: Config,
+        isolates: Arc<dyn Isolates>,
+        observer: Arc<dyn Observer>,
+        runner: Option<Arc<dyn StepRunner>>,
+    ) -> Result<Self, StartError> {
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
@@ -113,7 +126,9 @@ impl Server {
         let (phase, draining) = watch::channel(Phase::Serving);
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);
         let (listen, drain_timeout) = (config.listen.clone(), config.http.drain_timeout);
-        let gateway = Arc::new(Gateway { config, isolates, observer, admission, routes, deployer, draining });
+        let steps = Steps::new(runner);
+        let gateway =
+            Arc::new(Gateway { config, isolates, observer, admission, routes, deployer, draining, steps });
         let mut server = Self {
             addresses: Vec::new(),
             phase,

@@ -150,6 +150,31 @@ events! {
     failure(event) Some(event.reason);
     measure(event, metrics) { metrics.refused.add(event.reason, 1); }
 
+    /// A step was given a runtime: an isolate or a sandbox.
+    StepRouted<'a> "step routed" at DEBUG {
+        /// Who asked.
+        tenant: &'a str as "atoll.tenant",
+        /// The execution's id.
+        worker: &'a str as "atoll.worker",
+        /// `isolate` or `sandbox`.
+        runtime: &'static str as "atoll.runtime",
+        /// Which rule decided.
+        rule: &'static str as "atoll.rule",
+        /// Which of the operator's rules, if it was one.
+        named: &'a str as "atoll.rule_named",
+        /// Why.
+        reasons: &'a str as "atoll.reasons",
+        /// Estimate of its start.
+        start_ms: u32 as "atoll.start_ms_estimate",
+        /// Estimate of the runtime's own memory.
+        memory_mib: u32 as "atoll.memory_mib_estimate",
+    }
+    failure(_event) None;
+    measure(event, metrics) {
+        metrics.steps_routed.add(event.runtime, 1);
+        metrics.route_rules.add(event.rule, 1);
+    }
+
     /// An isolate host's process is ready for work.
     HostStarted "isolate host started" at INFO {
         /// Its process.

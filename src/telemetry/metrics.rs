@@ -196,6 +196,10 @@ metrics! {
     subrequests: Counter("atoll_subrequests_total", label "", unit "{call}"),
     /// Requests and executions turned away before they ran, by reason.
     refused: Counter("atoll_admission_refused_total", label "reason", unit "{request}"),
+    /// Steps by the runtime that they were given.
+    steps_routed: Counter("atoll_steps_routed_total", label "runtime", unit "{step}"),
+    /// Steps by the rule that chose their runtime.
+    route_rules: Counter("atoll_route_rules_total", label "rule", unit "{step}"),
     /// Isolate host processes that became ready for work.
     hosts_started: Counter("atoll_isolate_hosts_started_total", label "", unit "{process}"),
     /// Isolate host processes replaced because isolates in them would not stop; also counted as lost.

@@ -7,12 +7,12 @@ use atoll_bindings::seam::{Heartbeat, LogLine};
 use http::HeaderMap;
 
 use super::Telemetry;
-use super::events::{AdmissionRefused, HostCondemned, HostLost, HostStarted, InvocationFinished};
+use super::events::{AdmissionRefused, HostCondemned, HostLost, HostStarted, InvocationFinished, StepRouted};
 use super::guest::GuestLine;
 use super::trace::{Span, TraceContext};
 use crate::admission::Denied;
 use crate::dispatch::trace::Trace;
-use crate::observe::{Finished, HostEnd, HostEvent, Observer};
+use crate::observe::{Finished, HostEnd, HostEvent, Observer, Routed};
 
 /// Most sampled invocations whose span is remembered between begin and end; further ones are not traced.
 const SPANS_OPEN_MAX: usize = 10_000;
@@ -97,6 +97,20 @@ impl Observer for TelemetryObserver {
 
     fn denied(&self, tenant: &str, denied: Denied) {
         self.telemetry.emit(&AdmissionRefused { tenant, reason: denied.code() });
+    }
+
+    fn routed(&self, event: &Routed<'_>) {
+        let decision = event.decision;
+        self.telemetry.emit(&StepRouted {
+            tenant: event.tenant,
+            worker: event.worker,
+            runtime: decision.runtime.name(),
+            rule: decision.rule.name(),
+            named: decision.named.as_deref().unwrap_or_default(),
+            reasons: &decision.reasons.join("; "),
+            start_ms: decision.cost.start_ms,
+            memory_mib: decision.cost.memory_mib,
+        });
     }
 
     fn guest_log(&self, tenant: &str, worker: &str, trace: Option<&str>, line: &LogLine) {

@@ -85,6 +85,12 @@ fn thrown() -> Outcome {
     Outcome::GuestError(GuestError { name: "Error".into(), message: "boom".into(), stack })
 }
 
+/// What code for Node.js does in an isolate.
+fn lacks() -> Outcome {
+    let message = "process is not defined".to_owned();
+    Outcome::GuestError(GuestError { name: "ReferenceError".into(), message, stack: None })
+}
+
 impl Peer {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<ToHost>) {
         while let Some(message) = inbox.recv().await {
@@ -218,6 +224,11 @@ impl Peer {
         let outcome = match input.as_str() {
             "\"throw\"" => thrown(),
             "\"cpu\"" => Outcome::Limit(LimitKind::Cpu),
+            "\"lacks\"" => lacks(),
+            "\"calls and lacks\"" => {
+                let usage = Usage { subrequests: 1, ..Usage::default() };
+                return self.say(ToGateway::Done { invocation: id, outcome: lacks(), usage });
+            }
             "\"fault\"" => Outcome::HostFault("secret detail".into()),
             "\"hang\"" => {
                 self.live.insert(id, Live::Hanging);

@@ -4,6 +4,7 @@ mod api;
 mod framing;
 mod host;
 mod life;
+mod route;
 mod workers;
 
 use std::fmt::Write as _;
@@ -22,7 +23,8 @@ use super::*;
 use crate::admission::Denied;
 use crate::config::Overrides;
 use crate::dispatch::trace::Trace;
-use crate::observe::{Finished, HostEvent};
+use crate::observe::{Finished, HostEvent, Routed};
+use crate::route::runner::StepRunner;
 use crate::telemetry::trace::TraceContext;
 use host::Host;
 
@@ -36,6 +38,8 @@ pub(super) struct Seen {
     pub(super) finished: Mutex<Vec<(&'static str, String)>>,
     /// CPU time of each.
     pub(super) cpu_us: Mutex<Vec<u64>>,
+    /// Every decision of where a step runs, explained.
+    pub(super) routed: Mutex<Vec<String>>,
 }
 
 impl Observer for Seen {
@@ -49,6 +53,10 @@ impl Observer for Seen {
     }
 
     fn denied(&self, _tenant: &str, _denied: Denied) {}
+
+    fn routed(&self, event: &Routed<'_>) {
+        self.routed.lock().unwrap().push(event.decision.explain());
+    }
 
     fn guest_log(&self, _tenant: &str, _worker: &str, _trace: Option<&str>, _line: &LogLine) {}
 
@@ -92,12 +100,22 @@ pub(super) async fn start_with(top: &str, tables: &str) -> Bench {
 }
 
 pub(super) async fn start_in(data: tempfile::TempDir, top: &str, tables: &str) -> Bench {
+    start_runner(data, top, tables, None).await
+}
+
+/// With something that runs sandbox steps.
+pub(super) async fn start_runner(
+    data: tempfile::TempDir,
+    top: &str,
+    tables: &str,
+    runner: Option<Arc<dyn StepRunner>>,
+) -> Bench {
     let overrides = Overrides { data_dir: Some(data.path().to_owned()), ..Overrides::default() };
     let config = Config::parse(&config_text(top, tables), overrides).unwrap();
     let (link, endpoint) = atoll_bindings::link::in_process();
     let host = Host::start(endpoint);
     let seen = Arc::new(Seen::default());
-    let server = Server::start(config, Arc::new(link.clone()), seen.clone()).await.unwrap();
+    let server = Server::start_with(config, Arc::new(link.clone()), seen.clone(), runner).await.unwrap();
     Bench { server, host, link, seen, data }
 }
 
