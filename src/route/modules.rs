@@ -1,5 +1,4 @@
-//! Which modules an isolate offers, in one table: when the isolate learns a `node:` module, its line changes here,
-//! and a test runs every line against a real isolate.
+//! Which modules an isolate offers, in one table: when the isolate learns a `node:` module, its line changes here.
 
 use super::missing::Missing;
 
