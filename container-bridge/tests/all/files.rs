@@ -58,8 +58,9 @@ fn bad_paths() {
                  ln -s /proc/1 one; ln -s /proc/self/root self; mkdir d; ln -s / d/root",
             )
             .await;
-        // The init's processes are not even visible, except to an ordinary user, who shares theirs.
-        let hidden = if rustix::process::geteuid().is_root() { Code::FileNotFound } else { Code::NotAFile };
+        // The init's processes are not even visible, except to an ordinary user, who shares theirs but may not look into them.
+        let hidden =
+            if rustix::process::geteuid().is_root() { Code::FileNotFound } else { Code::PermissionDenied };
         for (path, code) in [
             ("pipe", Code::NotAFile),
             ("/dev/zero", Code::NotAFile),
