@@ -326,11 +326,10 @@ impl Operation {
                 loop {
                     match self.next().await {
                         Event::Data(_, bytes) if bytes.is_empty() => drop(to_user.shutdown().await),
-                        Event::Data(_, bytes) => {
-                            if to_user.write_all(&bytes).await.is_err() {
-                                return;
-                            }
-                        }
+                        Event::Data(_, bytes) => match to_user.write_all(&bytes).await {
+                            Ok(()) => {}
+                            Err(_) => return,
+                        },
                         Event::Reply(_) => {
                             let _ = to_user.shutdown().await;
                             return;

@@ -154,12 +154,8 @@ impl Native {
         Err(SandboxError::new(Code::SandboxUnavailable, "no free slot on this machine"))
     }
 
-    fn setup(&self, id: &SandboxId, spec: &SandboxSpec, slot: &Slot) -> Result<Setup> {
+    fn setup(&self, id: &SandboxId, spec: &SandboxSpec, root: Root, slot: &Slot) -> Result<Setup> {
         spec.limits.check()?;
-        let root = match &spec.root {
-            Root::Tarball(tarball) => Root::Directory(roots::unpacked(&self.config.state_dir, tarball)?),
-            other => other.clone(),
-        };
         let cgroup = match Cgroup::locate(id.as_str(), self.config.cgroup_parent.as_deref()) {
             Ok(cgroup) => Some(cgroup),
             Err(_) if self.config.allow_no_cgroup => None,
@@ -185,8 +181,18 @@ impl Native {
     }
 
     async fn start(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Launched> {
+        // Unpacking takes long the first time, so it is no work for the event loop's threads.
+        let root = match &spec.root {
+            Root::Tarball(tarball) => {
+                let (state_dir, tarball) = (self.config.state_dir.clone(), tarball.clone());
+                let unpacking = tokio::task::spawn_blocking(move || roots::unpacked(&state_dir, &tarball));
+                let dropped = |_| SandboxError::new(Code::OperationInterrupted, "the unpacking was dropped");
+                Root::Directory(unpacking.await.map_err(dropped)??)
+            }
+            other => other.clone(),
+        };
         let mut slot = self.claim()?;
-        let setup = self.setup(id, spec, &slot)?;
+        let setup = self.setup(id, spec, root, &slot)?;
         let state = SlotState {
             id: setup.id.clone(),
             cgroup: setup.cgroup.clone(),

@@ -151,10 +151,10 @@ fn a_lost_sandbox_and_a_failed_start_are_told() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         place.assert_clean();
-        let events = events.lock().unwrap();
-        assert!(events.iter().any(|event| matches!(event, AuditEvent::StartFailed { .. })));
+        let failed =
+            |events: &[AuditEvent]| events.iter().any(|e| matches!(e, AuditEvent::StartFailed { .. }));
+        assert!(failed(&events.lock().unwrap()));
         // Dropping the manager ends what is left.
-        drop(events);
         let lease = manager.acquire(&owner("a", "cid"), &SandboxSpec::default()).await.unwrap();
         drop((manager, lease));
         place.assert_clean();

@@ -1,8 +1,11 @@
 //! Real sandboxes, real processes. Every test ends with a look for leftovers: processes, cgroups, state files, disks.
+#![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 mod commands;
 mod files;
 mod hostile;
 mod lives;
 mod network;
+mod ordinary_user;
+mod roots;
 mod support;

@@ -170,8 +170,14 @@ async fn attend(
     let logs = async {
         let (out, err) = (Arc::clone(&process), Arc::clone(&process));
         tokio::join!(
-            pump(stdout, is_over.clone(), |bytes| std::future::ready(out.log(Channel::Out, bytes))),
-            pump(stderr, is_over.clone(), |bytes| std::future::ready(err.log(Channel::Err, bytes))),
+            pump(stdout, is_over.clone(), |bytes| {
+                out.log(Channel::Out, bytes);
+                std::future::ready(())
+            }),
+            pump(stderr, is_over.clone(), |bytes| {
+                err.log(Channel::Err, bytes);
+                std::future::ready(())
+            }),
         )
     };
     let ending = async {
