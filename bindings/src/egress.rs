@@ -6,12 +6,20 @@
 //!     └──────────────── redirect: the same checks again, credentials dropped ◀──────────────┘
 //! ```
 //!
-//! Deny by default: an empty list reaches nothing. Each [`Egress`] has its own connections, so two tenants never share one.
+//! Deny by default: an empty list reaches nothing. Each [`Egress`] has its own connections, so two tenants, two policies or
+//! two credentials never share one. Answers in a content coding are decoded ([`decode`]); each use is told to a
+//! [`Witness`] when it is over.
 
 mod address;
 mod connect;
+pub(crate) mod decode;
+mod gate;
 mod hosts;
+pub(crate) mod meter;
+mod path;
+mod policy;
 mod redirect;
+mod resolve;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -28,14 +36,20 @@ use rustls::pki_types::CertificateDer;
 use url::Url;
 
 pub use address::{BadPrivateAllow, PrivateAllow, is_public};
+pub use decode::{RATIO_FREE_BYTES, RATIO_MAX};
+pub use gate::{Caps, Gate};
 pub use hosts::{BadPattern, HostPattern, PATTERNS_MAX};
+pub use path::{BadPrefix, PathPrefix};
+pub use policy::{Policy, Rule};
+pub use resolve::{Resolver, ResolverSetupError};
 
 use connect::{ConnectError, Connector};
-use hosts::Scheme;
+use meter::{OverCap, Received, Sent};
 use redirect::Hops;
 
 use crate::body::{ReplyBody, RequestBody};
 use crate::channel::{CallContext, CallFuture, Channel, ReplyMeta};
+use crate::crossing::{Denial, Telling, Unwitnessed, Verdict, Witness, origin};
 use crate::seam::{CallError, Redirect};
 
 /// Idle connections kept per origin.
@@ -58,10 +72,22 @@ const NOT_FROM_GUESTS: [HeaderName; 9] = [
 const HOP_BY_HOP_NAMES: [&str; 2] = ["keep-alive", "proxy-connection"];
 
 /// How the gateway reaches the outside: shared by every [`Egress`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EgressNet {
     tls: rustls::ClientConfig,
-    allow_private: Arc<[PrivateAllow]>,
+    connector: Connector,
+    witness: Arc<dyn Witness>,
+}
+
+/// What one [`Egress`] may reach, and how much.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// Every one of these must allow a request: the operator's class, and what the deployment asked for.
+    pub policies: Vec<Policy>,
+    /// The class's name, for the audit trail.
+    pub class: Option<Arc<str>>,
+    /// Rates and caps, shared by all that the tenant runs under this class.
+    pub gate: Arc<Gate>,
 }
 
 /// The TLS set-up failed.
@@ -84,11 +110,59 @@ impl EgressNet {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls, allow_private: allow_private.into() })
+        let connector = Connector {
+            allow_private: allow_private.into(),
+            deny: Arc::default(),
+            resolver: Resolver::system(),
+        };
+        Ok(Self { tls, connector, witness: Arc::new(Unwitnessed) })
+    }
+
+    /// With another resolver.
+    #[must_use]
+    pub fn with_resolver(mut self, resolver: Resolver) -> Self {
+        self.connector.resolver = resolver;
+        self
+    }
+
+    /// Never to these addresses, public or excepted: what the machine's own routes do not tell, such as the address under
+    /// which the world sees a gateway behind NAT.
+    #[must_use]
+    pub fn with_denied(mut self, deny: impl Into<Arc<[PrivateAllow]>>) -> Self {
+        self.connector.deny = deny.into();
+        self
+    }
+
+    /// Tells crossings to this witness.
+    #[must_use]
+    pub fn with_witness(mut self, witness: Arc<dyn Witness>) -> Self {
+        self.witness = witness;
+        self
+    }
+
+    /// Connections of its own, over the same roots and the same rules for addresses.
+    pub(crate) fn client(&self) -> HttpClient {
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(self.tls.clone())
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(self.connector.clone());
+        Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_millis(IDLE_MS_MAX))
+            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+            .http1_max_headers(HEADERS_MAX)
+            .http1_max_buf_size(HEADER_BYTES_MAX)
+            .http2_max_header_list_size(HEADER_BYTES_MAX as u32)
+            .build(connector)
+    }
+
+    pub(crate) fn witness(&self) -> Arc<dyn Witness> {
+        Arc::clone(&self.witness)
     }
 }
 
-type HttpClient = Client<HttpsConnector<Connector>, RequestBody>;
+pub(crate) type HttpClient = Client<HttpsConnector<Connector>, RequestBody>;
 
 /// The capability.
 #[derive(Clone)]
@@ -97,36 +171,46 @@ pub struct Egress {
 }
 
 struct Inner {
-    name: String,
-    hosts: Vec<HostPattern>,
+    name: Arc<str>,
+    grant: Grant,
     client: HttpClient,
+    witness: Arc<dyn Witness>,
 }
 
 impl Egress {
-    /// Reaches the origins of `hosts`. `name` is for logs.
+    /// Reaches the origins of `hosts`, without a class. `name` is for logs.
     #[must_use]
-    pub fn new(net: &EgressNet, hosts: Vec<HostPattern>, name: impl Into<String>) -> Self {
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(net.tls.clone())
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(Connector::new(Arc::clone(&net.allow_private)));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_millis(IDLE_MS_MAX))
-            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .http1_max_headers(HEADERS_MAX)
-            .http1_max_buf_size(HEADER_BYTES_MAX)
-            .http2_max_header_list_size(HEADER_BYTES_MAX as u32)
-            .build(connector);
-        Self { inner: Arc::new(Inner { name: name.into(), hosts, client }) }
+    pub fn new(net: &EgressNet, hosts: Vec<HostPattern>, name: impl Into<Arc<str>>) -> Self {
+        let gate = Arc::new(Gate::new(Caps::default()));
+        Self::granted(net, Grant { policies: vec![Policy::of(hosts)], class: None, gate }, name)
+    }
+
+    /// Reaches what the grant allows.
+    #[must_use]
+    pub fn granted(net: &EgressNet, grant: Grant, name: impl Into<Arc<str>>) -> Self {
+        let (client, witness) = (net.client(), net.witness());
+        Self { inner: Arc::new(Inner { name: name.into(), grant, client, witness }) }
     }
 }
 
 impl Channel for Egress {
-    fn fetch(&self, _context: CallContext, request: Request<RequestBody>) -> CallFuture {
+    fn fetch(&self, context: CallContext, request: Request<RequestBody>) -> CallFuture {
         let inner = Arc::clone(&self.inner);
-        Box::pin(async move { inner.fetch(request).await })
+        Box::pin(async move {
+            let class = inner.grant.class.clone();
+            let mut telling =
+                Telling::new(Arc::clone(&inner.witness), &context, &request, &inner.name, class);
+            match inner.fetch(request, &mut telling).await {
+                Ok((response, hops, slot)) => {
+                    telling.verdict(Verdict::Answered(response.status().as_u16()));
+                    Ok(inner.reply(response, &hops, telling, slot))
+                }
+                Err(refusal) => {
+                    telling.verdict(refusal.verdict());
+                    Err(refusal.into())
+                }
+            }
+        })
     }
 
     fn name(&self) -> &str {
@@ -134,59 +218,115 @@ impl Channel for Egress {
     }
 }
 
+/// Why a request went nowhere.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Denied(Denial, String),
+    Failed(CallError),
+}
+
+impl Refusal {
+    pub(crate) fn denied(denial: Denial, url: &Url) -> Self {
+        Self::Denied(denial, format!("Not allowed to reach {}.", origin(url)))
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Denied(denial, _) => Verdict::Denied(*denial),
+            Self::Failed(_) => Verdict::Failed,
+        }
+    }
+}
+
+impl From<CallError> for Refusal {
+    fn from(error: CallError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Refusal> for CallError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Denied(denial, text) => Self::Denied(format!("{text} ({})", denial.code())),
+            Refusal::Failed(error) => error,
+        }
+    }
+}
+
 impl Inner {
-    async fn fetch(&self, request: Request<RequestBody>) -> Result<Response<ReplyBody>, CallError> {
+    async fn fetch(
+        &self,
+        request: Request<RequestBody>,
+        telling: &mut Telling,
+    ) -> Result<(Response<Incoming>, Hops, gate::Slot), Refusal> {
         let mode = request.extensions().get::<Redirect>().copied().unwrap_or_default();
         let (mut hops, body) = Hops::new(request)?;
-        let mut body = Some(body);
+        telling.hop(&hops.url, 0);
+        if !telling.ready() {
+            return Err(Refusal::Denied(Denial::Audit, "The audit log takes no records.".to_owned()));
+        }
+        self.check(&hops)?;
+        let denied = |denial| Refusal::denied(denial, &hops.url);
+        let slot = self.grant.gate.enter().map_err(denied)?;
+        let max = self.grant.gate.caps().request_bytes_max;
+        let mut body = Some(Sent::wrap(body, &telling.sent, max).map_err(denied)?);
         loop {
-            self.check(&hops.url)?;
             let sent = hops.request(body.take())?;
-            let response = self.client.request(sent).await.map_err(|error| explain(&error))?;
+            let response = self.client.request(sent).await.map_err(|error| explain(&error, &hops.url))?;
             check_headers(response.headers())?;
             if mode == Redirect::Manual || !hops.is_redirect(&response) {
-                return Ok(reply(response, &hops));
+                return Ok((response, hops, slot));
             }
             if mode == Redirect::Error {
-                return Err(CallError::Network("unexpected redirect".to_owned()));
+                return Err(CallError::Network("unexpected redirect".to_owned()).into());
             }
-            body = Some(hops.follow(response)?);
+            let again = hops.follow(response)?;
+            telling.hop(&hops.url, hops.followed);
+            self.check(&hops)?;
+            body = Some(
+                Sent::wrap(again, &telling.sent, max).map_err(|denial| Refusal::denied(denial, &hops.url))?,
+            );
         }
     }
 
-    /// Whether the list names the URL's origin.
-    fn check(&self, url: &Url) -> Result<(), CallError> {
-        let refused = || CallError::Denied(format!("Not allowed to reach {}.", origin(url)));
-        let scheme = Scheme::of(url.scheme()).ok_or_else(refused)?;
-        let host = url.host_str().ok_or_else(refused)?;
-        let host = host.strip_suffix('.').unwrap_or(host);
-        let port = url.port().unwrap_or(scheme.port());
-        if self.hosts.iter().any(|pattern| pattern.covers(scheme, host, port)) {
-            Ok(())
+    /// Whether every policy allows the hop.
+    fn check(&self, hops: &Hops) -> Result<(), Refusal> {
+        let no = |denial| Refusal::denied(denial, &hops.url);
+        if self.grant.policies.is_empty() {
+            return Err(no(Denial::Origin));
+        }
+        self.grant.policies.iter().try_for_each(|policy| policy.check(hops.method(), &hops.url)).map_err(no)
+    }
+
+    fn reply(
+        &self,
+        response: Response<Incoming>,
+        hops: &Hops,
+        telling: Telling,
+        slot: gate::Slot,
+    ) -> Response<ReplyBody> {
+        let (mut parts, body) = response.into_parts();
+        remove_hop_by_hop(&mut parts.headers);
+        let reason = parts.extensions.remove::<hyper::ext::ReasonPhrase>();
+        let status_text = reason.map(|reason| String::from_utf8_lossy(reason.as_bytes()).into_owned());
+        parts.extensions.insert(ReplyMeta {
+            url: hops.url.to_string(),
+            redirected: hops.followed > 0,
+            status_text: status_text.unwrap_or_default(),
+        });
+        let body = if *hops.method() == http::Method::HEAD {
+            RequestBody::Empty
         } else {
-            Err(refused())
-        }
+            // A coding that nobody here knows is the guest's to understand.
+            decode::decode(&mut parts.headers, RequestBody::stream(body)).unwrap_or_else(|(_, body)| body)
+        };
+        let max = self.grant.gate.caps().response_bytes_max.unwrap_or(u64::MAX);
+        let body = RequestBody::stream(Received { body, max, telling, _slot: slot });
+        Response::from_parts(parts, body)
     }
 }
 
-fn origin(url: &Url) -> String {
-    url.origin().ascii_serialization()
-}
-
-fn reply(response: Response<Incoming>, hops: &Hops) -> Response<ReplyBody> {
-    let (mut parts, body) = response.into_parts();
-    remove_hop_by_hop(&mut parts.headers);
-    let reason = parts.extensions.remove::<hyper::ext::ReasonPhrase>();
-    let status_text = reason.and_then(|reason| String::from_utf8(reason.as_bytes().to_vec()).ok());
-    parts.extensions.insert(ReplyMeta {
-        url: hops.url.to_string(),
-        redirected: hops.followed > 0,
-        status_text: status_text.unwrap_or_default(),
-    });
-    Response::from_parts(parts, RequestBody::stream(body))
-}
-
-fn check_headers(headers: &HeaderMap) -> Result<(), CallError> {
+pub(crate) fn check_headers(headers: &HeaderMap) -> Result<(), CallError> {
     let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
     if headers.len() > HEADERS_MAX || bytes > HEADER_BYTES_MAX {
         return Err(CallError::Network("the response's headers are too large".to_owned()));
@@ -195,7 +335,7 @@ fn check_headers(headers: &HeaderMap) -> Result<(), CallError> {
 }
 
 /// Removes what belongs to one connection: the fixed names, and those that `connection` names.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let mut named = Vec::new();
     for value in headers.get_all(header::CONNECTION) {
         let tokens = value.to_str().unwrap_or_default().split(',');
@@ -214,7 +354,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Removes what a guest may not say to the outside.
-fn remove_gateway_headers(headers: &mut HeaderMap) {
+pub(crate) fn remove_gateway_headers(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     for name in NOT_FROM_GUESTS {
         headers.remove(name);
@@ -222,26 +362,28 @@ fn remove_gateway_headers(headers: &mut HeaderMap) {
 }
 
 /// What a guest learns of a failure: its kind, never an address.
-fn explain(error: &hyper_util::client::legacy::Error) -> CallError {
+pub(crate) fn explain(error: &hyper_util::client::legacy::Error, url: &Url) -> Refusal {
+    let network = |text: String| Refusal::Failed(CallError::Network(text));
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(link) = cause {
         if let Some(connect) = link.downcast_ref::<ConnectError>() {
             return match connect {
-                ConnectError::Denied => CallError::Denied(connect.to_string()),
-                _ => CallError::Network(connect.to_string()),
+                ConnectError::Denied => Refusal::denied(Denial::Address, url),
+                _ => network(connect.to_string()),
             };
         }
+        if let Some(over) = link.downcast_ref::<OverCap>() {
+            return Refusal::denied(over.0, url);
+        }
         if link.is::<rustls::Error>() {
-            return CallError::Network(format!("TLS: {link}"));
+            return network(format!("TLS: {link}"));
         }
-        // An I/O error may carry either as its inner error, which `source` skips.
-        if let Some(inner) = link.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
-            && let Some(tls) = inner.downcast_ref::<rustls::Error>()
-        {
-            return CallError::Network(format!("TLS: {tls}"));
-        }
-        cause = link.source();
+        // An I/O error may carry any of these as its inner error, itself an I/O error at times; `source` skips it.
+        let inner = link.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = match inner {
+            Some(inner) => Some(inner),
+            None => link.source(),
+        };
     }
-    let text = if error.is_connect() { "the connection failed" } else { "the exchange failed" };
-    CallError::Network(text.to_owned())
+    network(if error.is_connect() { "the connection failed" } else { "the exchange failed" }.to_owned())
 }

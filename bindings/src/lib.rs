@@ -1,11 +1,12 @@
 //! What a worker may touch: the message seam between gateway and isolate host, and the capabilities behind it.
 //!
 //! [`seam`] is the vocabulary, [`wire`] its bytes on a socket, [`link`] the gateway's end of one isolate host,
-//! [`channel`] what a capability is, [`egress`] the one that reaches the outside.
+//! [`channel`] what a capability is, [`egress`] the one that reaches the outside, [`crossing`] how each use is told.
 #![forbid(unsafe_code)]
 
 pub mod body;
 pub mod channel;
+pub mod crossing;
 pub mod egress;
 pub mod link;
 pub mod seam;

@@ -14,6 +14,7 @@ use tower_service::Service;
 
 use super::address::{PrivateAllow, is_public};
 use super::hosts::Scheme;
+use super::resolve::Resolver;
 
 /// Longest wait for one connection, in milliseconds.
 const CONNECT_MS_MAX: u64 = 10_000;
@@ -22,7 +23,7 @@ const ADDRESSES_TRIED_MAX: usize = 4;
 
 /// Why there is no connection. What the guest sees says nothing about the network behind it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     #[error("the URL names no host")]
     NoHost,
     #[error("the name does not resolve")]
@@ -35,18 +36,21 @@ pub(super) enum ConnectError {
     TimedOut,
 }
 
+/// Whom the gateway dials, and whom never.
 #[derive(Clone, Debug)]
-pub(super) struct Connector {
-    allow_private: Arc<[PrivateAllow]>,
+pub(crate) struct Connector {
+    pub(super) allow_private: Arc<[PrivateAllow]>,
+    pub(super) deny: Arc<[PrivateAllow]>,
+    pub(super) resolver: Resolver,
 }
 
 impl Connector {
-    pub(super) fn new(allow_private: Arc<[PrivateAllow]>) -> Self {
-        Self { allow_private }
-    }
-
     fn allows(&self, address: SocketAddr) -> bool {
-        is_public(address.ip()) || self.allow_private.iter().any(|allow| allow.covers(address))
+        let named = |list: &[PrivateAllow]| list.iter().any(|entry| entry.covers(address));
+        if named(&self.deny) {
+            return false;
+        }
+        named(&self.allow_private) || (is_public(address.ip()) && !is_own(address))
     }
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
@@ -54,7 +58,8 @@ impl Connector {
         let host = uri.host().filter(|host| !host.is_empty()).ok_or(ConnectError::NoHost)?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(scheme.port());
-        let resolved = tokio::net::lookup_host((host, port)).await.map_err(|_| ConnectError::Unresolved)?;
+        let resolved = self.resolver.addresses(host).await.ok_or(ConnectError::Unresolved)?;
+        let resolved = resolved.into_iter().map(|address| SocketAddr::new(address, port));
         let vetted: Vec<_> =
             resolved.filter(|address| self.allows(*address)).take(ADDRESSES_TRIED_MAX).collect();
         if vetted.is_empty() {
@@ -62,6 +67,10 @@ impl Connector {
         }
         for address in vetted {
             if let Ok(stream) = TcpStream::connect(address).await {
+                // The kernel says where it went: nothing but the vetted address counts.
+                if stream.peer_addr().ok() != Some(address) {
+                    return Err(ConnectError::Denied);
+                }
                 // A small request must not wait for an acknowledgement.
                 let _ = stream.set_nodelay(true);
                 return Ok(TokioIo::new(stream));
@@ -69,6 +78,21 @@ impl Connector {
         }
         Err(ConnectError::Failed)
     }
+}
+
+/// Whether this is one of the machine's own addresses, public ones included. A connected UDP socket sends nothing; the kernel
+/// only picks the route, and to an own address it picks that address as the source as well.
+fn is_own(address: SocketAddr) -> bool {
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let source = std::net::UdpSocket::bind(any).and_then(|socket| {
+        socket.connect(address)?;
+        socket.local_addr()
+    });
+    // A loopback source means that the route does not leave the machine. Without a route there will be no connection either.
+    source.is_ok_and(|source| source.ip() == address.ip() || source.ip().is_loopback())
 }
 
 impl Service<Uri> for Connector {
@@ -89,5 +113,17 @@ impl Service<Uri> for Connector {
                 Err(_) => Err(ConnectError::TimedOut),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_are_known_without_a_list() {
+        assert!(is_own("127.0.0.1:80".parse().unwrap()));
+        assert!(is_own("127.9.9.9:80".parse().unwrap()), "all of the loopback block is this machine");
+        assert!(!is_own("192.0.2.1:80".parse().unwrap()));
     }
 }

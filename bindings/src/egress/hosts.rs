@@ -9,7 +9,8 @@ pub const PATTERNS_MAX: usize = 1_000;
 /// `http://` for plain text. Without a port it means the scheme's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPattern {
-    scheme: Scheme,
+    /// `None`: both; only in patterns that deny.
+    scheme: Option<Scheme>,
     host: Host,
     port: Option<u16>,
 }
@@ -55,19 +56,39 @@ impl FromStr for HostPattern {
     type Err = BadPattern;
 
     fn from_str(text: &str) -> Result<Self, BadPattern> {
+        let pattern = Self::denying(text)?;
+        let scheme = pattern.scheme.unwrap_or(Scheme::Https);
+        let port = if has_port(text) { pattern.port } else { Some(scheme.port()) };
+        Ok(Self { scheme: Some(scheme), port, ..pattern })
+    }
+}
+
+/// The colons inside an IPv6 literal belong to the host.
+fn split_port(rest: &str) -> (&str, Option<&str>) {
+    match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (rest, None),
+    }
+}
+
+fn has_port(text: &str) -> bool {
+    split_port(text.split_once("://").map_or(text, |(_, rest)| rest)).1.is_some()
+}
+
+impl HostPattern {
+    /// The same text as a pattern that denies: without a scheme it means both, without a port it means all.
+    ///
+    /// # Errors
+    /// If it is no pattern.
+    pub fn denying(text: &str) -> Result<Self, BadPattern> {
         let bad = || BadPattern(text.to_owned());
         let (scheme, rest) = match text.split_once("://") {
-            None => (Scheme::Https, text),
-            Some((scheme, rest)) => (Scheme::of(scheme).ok_or_else(bad)?, rest),
+            None => (None, text),
+            Some((scheme, rest)) => (Some(Scheme::of(scheme).ok_or_else(bad)?), rest),
         };
-        // The colons inside an IPv6 literal belong to the host.
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (rest, None),
-        };
+        let (host, port) = split_port(rest);
         let port = match port {
-            None => Some(scheme.port()),
-            Some("*") => None,
+            None | Some("*") => None,
             Some(port) => Some(port.parse().map_err(|_| bad())?),
         };
         let host = host.to_ascii_lowercase();
@@ -103,7 +124,7 @@ impl HostPattern {
                 host.strip_suffix(parent.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
             }
         };
-        named && self.scheme == scheme && self.port.is_none_or(|own| own == port)
+        named && self.scheme.is_none_or(|own| own == scheme) && self.port.is_none_or(|own| own == port)
     }
 }
 

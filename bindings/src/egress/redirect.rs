@@ -35,12 +35,20 @@ impl Hops {
         let (mut parts, body) = request.into_parts();
         let url = parse(&parts.uri.to_string(), None)?;
         remove_gateway_headers(&mut parts.headers);
+        // As Workers' fetch does; a guest that names codings itself gets these, and its answer decoded all the same.
+        if !parts.headers.contains_key(header::ACCEPT_ENCODING) {
+            parts.headers.insert(header::ACCEPT_ENCODING, http::HeaderValue::from_static("gzip, br"));
+        }
         let again = match &body {
             RequestBody::Empty => Some(Bytes::new()),
             RequestBody::Full(bytes) => Some(bytes.clone()),
             RequestBody::Stream(_) => None,
         };
         Ok((Self { url, followed: 0, method: parts.method, headers: parts.headers, again }, body))
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        &self.method
     }
 
     /// The request for the current hop.

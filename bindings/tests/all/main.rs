@@ -6,6 +6,8 @@ mod calls;
 mod egress;
 mod link;
 mod model;
+mod outside;
+mod policy;
 mod support;
 mod violations;
 mod wire;

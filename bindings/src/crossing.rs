@@ -1,0 +1,203 @@
+//! Crossings: every use of a capability that leaves the gateway, told exactly once when it is over.
+//!
+//! ```text
+//!  call ─▶ Telling::new ─▶ policy ─▶ dial ─▶ answer ─▶ body ─▶ (drop) ─▶ Witness::crossing
+//!              └──────────── refused or failed anywhere ────────┘
+//! ```
+//!
+//! The telling is by `Drop`, so a call that is cancelled, denied or broken off is told as well. What is told holds no path,
+//! no query, no header and no body: those may carry secrets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use url::Url;
+
+use crate::channel::CallContext;
+
+/// The unique name of an execution; an extension of a request on its way through a channel, set by the gateway alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecutionId(pub Arc<str>);
+
+/// Why policy said no. Each has one stable code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Denial {
+    /// Neither http nor https, or a URL without a host.
+    Url,
+    /// No rule names the origin.
+    Origin,
+    /// A rule names the origin, but not with this method.
+    Method,
+    /// A rule names the origin and the method, but not this path.
+    Path,
+    /// A rule forbids it.
+    Rule,
+    /// The name leads to an address that is not the public internet.
+    Address,
+    /// Too many requests per second.
+    Rate,
+    /// Too many requests at once.
+    Concurrency,
+    /// The request's body is too large.
+    RequestBytes,
+    /// The response's body is too large.
+    ResponseBytes,
+    /// The answer could not be checked for secrets, so it was held back.
+    Unreadable,
+    /// The audit log cannot take records, and the operator asked that nothing happens without one.
+    Audit,
+}
+
+impl Denial {
+    /// The stable code, as guests, logs and audit records say it.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Url => "egress_url",
+            Self::Origin => "egress_origin",
+            Self::Method => "egress_method",
+            Self::Path => "egress_path",
+            Self::Rule => "egress_rule",
+            Self::Address => "egress_address",
+            Self::Rate => "egress_rate",
+            Self::Concurrency => "egress_concurrency",
+            Self::RequestBytes => "egress_request_bytes",
+            Self::ResponseBytes => "egress_response_bytes",
+            Self::Unreadable => "egress_unreadable",
+            Self::Audit => "egress_audit",
+        }
+    }
+}
+
+/// What became of a crossing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Policy said yes, and this status came back.
+    Answered(u16),
+    /// Policy said no.
+    Denied(Denial),
+    /// Policy said yes, but there was no answer.
+    Failed,
+    /// The caller went away before there was an answer.
+    Abandoned,
+}
+
+/// One use of a capability, when it is over.
+#[derive(Clone, Debug)]
+pub struct Crossing {
+    /// Who pays and is blamed.
+    pub tenant: Arc<str>,
+    /// Whose code.
+    pub worker: Arc<str>,
+    /// The execution it belongs to; `None` for a call from outside.
+    pub execution: Option<Arc<str>>,
+    /// The capability's name.
+    pub capability: Arc<str>,
+    /// The policy class or the secret that ruled it, by name.
+    pub policy: Option<Arc<str>>,
+    /// The method that was asked for.
+    pub method: Method,
+    /// Scheme, host and port of the last hop; empty if the URL made no sense.
+    pub origin: String,
+    /// Redirects that were followed.
+    pub redirects: u32,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Body bytes that were sent.
+    pub request_bytes: u64,
+    /// Body bytes that came back, as they were handed on.
+    pub response_bytes: u64,
+    /// From the call to the end of the answer's body.
+    pub elapsed: Duration,
+}
+
+/// Where crossings are told. Must not block.
+pub trait Witness: Send + Sync {
+    /// A crossing is over.
+    fn crossing(&self, crossing: Crossing);
+
+    /// Whether crossings may happen at all now: no if they must be recorded and cannot be.
+    fn ready(&self) -> bool {
+        true
+    }
+}
+
+/// Nobody listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Unwitnessed;
+
+impl Witness for Unwitnessed {
+    fn crossing(&self, _crossing: Crossing) {}
+}
+
+/// The duty to tell one crossing.
+pub(crate) struct Telling {
+    witness: Arc<dyn Witness>,
+    crossing: Option<Crossing>,
+    started: Instant,
+    pub(crate) sent: Arc<AtomicU64>,
+    pub(crate) received: Arc<AtomicU64>,
+}
+
+impl Telling {
+    pub(crate) fn new<B>(
+        witness: Arc<dyn Witness>,
+        context: &CallContext,
+        request: &http::Request<B>,
+        capability: &Arc<str>,
+        policy: Option<Arc<str>>,
+    ) -> Self {
+        let execution = request.extensions().get::<ExecutionId>().map(|id| Arc::clone(&id.0));
+        let crossing = Crossing {
+            tenant: context.identity.tenant.clone(),
+            worker: context.identity.worker.clone(),
+            execution,
+            capability: Arc::clone(capability),
+            policy,
+            method: request.method().clone(),
+            origin: String::new(),
+            redirects: 0,
+            verdict: Verdict::Abandoned,
+            request_bytes: 0,
+            response_bytes: 0,
+            elapsed: Duration::ZERO,
+        };
+        let (sent, received) = Default::default();
+        Self { witness, crossing: Some(crossing), started: Instant::now(), sent, received }
+    }
+
+    pub(crate) fn ready(&self) -> bool {
+        self.witness.ready()
+    }
+
+    pub(crate) fn hop(&mut self, url: &Url, redirects: u32) {
+        if let Some(crossing) = &mut self.crossing {
+            crossing.origin = origin(url);
+            crossing.redirects = redirects;
+        }
+    }
+
+    pub(crate) fn verdict(&mut self, verdict: Verdict) {
+        if let Some(crossing) = &mut self.crossing {
+            crossing.verdict = verdict;
+        }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if let Some(mut crossing) = self.crossing.take() {
+            crossing.request_bytes = self.sent.load(Relaxed);
+            crossing.response_bytes = self.received.load(Relaxed);
+            crossing.elapsed = self.started.elapsed();
+            self.witness.crossing(crossing);
+        }
+    }
+}
+
+/// Scheme, host and port; nothing that a secret could hide in.
+pub(crate) fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}

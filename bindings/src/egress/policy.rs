@@ -1,0 +1,171 @@
+//! What a class of egress allows: pure rules over the URL that will be dialled.
+//!
+//! ```text
+//!  deny rules ──any covers──▶ Denied(Rule)
+//!      │ none
+//!  allow rules ──one covers origin, method and path──▶ yes
+//!      └── else: the nearest miss: Path, Method, Origin
+//! ```
+//!
+//! An empty list of allow rules allows nothing. A deny rule without scheme or port means all of them, an allow rule without
+//! them means https on 443: each errs to the safe side.
+
+use http::Method;
+use url::Url;
+
+use super::hosts::{HostPattern, Scheme};
+use super::path::PathPrefix;
+use crate::crossing::Denial;
+
+/// One rule: origins, and optionally the methods and the paths there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Which origins.
+    pub origin: HostPattern,
+    /// Which methods; empty: all.
+    pub methods: Vec<Method>,
+    /// Which paths; empty: all.
+    pub paths: Vec<PathPrefix>,
+}
+
+impl From<HostPattern> for Rule {
+    fn from(origin: HostPattern) -> Self {
+        Self { origin, methods: Vec::new(), paths: Vec::new() }
+    }
+}
+
+/// A list of rules; the empty one allows nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What is allowed.
+    pub allow: Vec<Rule>,
+    /// What is forbidden all the same.
+    pub deny: Vec<Rule>,
+}
+
+impl Rule {
+    fn method(&self, method: &Method) -> bool {
+        self.methods.is_empty() || self.methods.contains(method)
+    }
+
+    fn path(&self, path: &str) -> bool {
+        self.paths.is_empty() || self.paths.iter().any(|prefix| prefix.covers(path))
+    }
+}
+
+impl Policy {
+    /// Allows these origins with every method and path.
+    #[must_use]
+    pub fn of(hosts: Vec<HostPattern>) -> Self {
+        Self { allow: hosts.into_iter().map(Rule::from).collect(), deny: Vec::new() }
+    }
+
+    /// Decides about one hop.
+    ///
+    /// # Errors
+    /// The reason for a no.
+    pub fn check(&self, method: &Method, url: &Url) -> Result<(), Denial> {
+        let scheme = Scheme::of(url.scheme()).ok_or(Denial::Url)?;
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(Denial::Url)?;
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let port = url.port().unwrap_or(scheme.port());
+        let at = |rule: &&Rule| rule.origin.covers(scheme, host, port);
+        // A deny rule with paths also catches paths that servers read in several ways.
+        let forbids = |rule: &Rule| {
+            rule.method(method) && (rule.path(url.path()) || !super::path::is_plain(url.path()))
+        };
+        if self.deny.iter().filter(at).any(forbids) {
+            return Err(Denial::Rule);
+        }
+        let mut nearest = Denial::Origin;
+        for rule in self.allow.iter().filter(at) {
+            match (rule.method(method), rule.path(url.path())) {
+                (true, true) => return Ok(()),
+                (true, false) => nearest = Denial::Path,
+                (false, _) if nearest == Denial::Origin => nearest = Denial::Method,
+                (false, _) => {}
+            }
+        }
+        Err(nearest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule(origin: &str, methods: &[&str], paths: &[&str]) -> Rule {
+        Rule {
+            origin: origin.parse().unwrap(),
+            methods: methods.iter().map(|m| m.parse().unwrap()).collect(),
+            paths: paths.iter().map(|p| p.parse().unwrap()).collect(),
+        }
+    }
+
+    fn deny(origin: &str, paths: &[&str]) -> Rule {
+        Rule { origin: HostPattern::denying(origin).unwrap(), ..rule("x.example", &[], paths) }
+    }
+
+    fn check(policy: &Policy, method: &str, url: &str) -> Result<(), &'static str> {
+        policy.check(&method.parse().unwrap(), &Url::parse(url).unwrap()).map_err(Denial::code)
+    }
+
+    #[test]
+    fn the_nearest_miss_is_named() {
+        let policy = Policy {
+            allow: vec![rule("api.example.com", &["GET"], &["/v1"]), rule("*.example.org:*", &[], &[])],
+            deny: vec![deny("bad.example.org", &[]), deny("*.example.org", &["/admin"])],
+        };
+        for (method, url, expected) in [
+            ("GET", "https://api.example.com/v1/x", Ok(())),
+            ("GET", "https://API.example.com./v1/x", Ok(())),
+            ("POST", "https://api.example.com/v1/x", Err("egress_method")),
+            ("GET", "https://api.example.com/v2", Err("egress_path")),
+            ("GET", "http://api.example.com/v1", Err("egress_origin")),
+            ("GET", "https://api.example.com:8443/v1", Err("egress_origin")),
+            ("GET", "https://evil.example/", Err("egress_origin")),
+            ("GET", "ftp://api.example.com/v1", Err("egress_url")),
+            ("GET", "unix:/run/x", Err("egress_url")),
+            ("PUT", "https://a.example.org:99/x", Ok(())),
+            ("PUT", "https://bad.example.org/x", Err("egress_rule")),
+            ("PUT", "https://bad.example.org.:99/x", Err("egress_rule")),
+            ("GET", "https://a.example.org/admin/x", Err("egress_rule")),
+            ("GET", "https://a.example.org/x/..%2fadmin/x", Err("egress_rule")),
+        ] {
+            assert_eq!(check(&policy, method, url), expected, "{method} {url}");
+        }
+    }
+
+    #[test]
+    fn an_empty_list_allows_nothing() {
+        assert_eq!(check(&Policy::default(), "GET", "https://example.com/"), Err("egress_origin"));
+    }
+
+    fn hosts() -> impl Strategy<Value = String> {
+        prop_oneof![Just("a.example"), Just("b.a.example"), Just("c.example"), Just("*.a.example"), Just("*")]
+            .prop_map(str::to_owned)
+    }
+
+    proptest! {
+        /// Adding a deny rule never allows more; adding an allow rule never allows less; deny wins.
+        #[test]
+        fn rules_are_monotone(
+            allow in prop::collection::vec(hosts(), 0..4), more in hosts(), no in hosts(),
+            host in prop_oneof![Just("a.example"), Just("b.a.example"), Just("c.example"), Just("d.example")],
+        ) {
+            let url = Url::parse(&format!("https://{host}/x")).unwrap();
+            let base = Policy::of(allow.iter().map(|h| h.parse().unwrap()).collect());
+            let before = base.check(&Method::GET, &url).is_ok();
+            let mut wider = base.clone();
+            wider.allow.push(rule(&more, &[], &[]));
+            prop_assert!(!before || wider.check(&Method::GET, &url).is_ok());
+            let mut narrower = base.clone();
+            narrower.deny.push(deny(&no, &[]));
+            let covered = HostPattern::denying(&no).unwrap().covers(Scheme::Https, host, 443);
+            prop_assert_eq!(narrower.check(&Method::GET, &url).is_ok(), before && !covered);
+            prop_assert_eq!(before, base.allow.iter().any(|r| r.origin.covers(Scheme::Https, host, 443)));
+        }
+    }
+}
