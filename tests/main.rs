@@ -14,4 +14,5 @@ mod execute;
 mod framing;
 mod hostile;
 mod lifecycle;
+mod packages;
 mod support;

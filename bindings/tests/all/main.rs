@@ -7,5 +7,6 @@ mod egress;
 mod link;
 mod model;
 mod support;
+mod value;
 mod violations;
 mod wire;
