@@ -14,5 +14,6 @@ mod execute;
 mod framing;
 mod hostile;
 mod lifecycle;
+mod packages;
 mod route;
 mod support;

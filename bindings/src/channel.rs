@@ -1,10 +1,26 @@
 //! A capability: the object behind a number that a guest may call.
+//!
+//! ```text
+//!  guest: env.NAME.fetch(request)      ──▶ Channel::fetch   bodies flow with credit
+//!         env.NAME.method(a, {b: 1})   ──▶ Channel::call    plain data, as Value
+//! ```
+//!
+//! The guest cannot tell a capability written here from an entrypoint of another worker: both are stubs, and both answer
+//! `fetch()` and methods. To add one: implement [`Channel`], match the method's name in `call`, take the arguments apart
+//! with [`Value`]'s accessors, answer with a [`Value`] or a [`MethodError`] (its `usage`, `failed` and `unknown`), and grant
+//! it as [`crate::link::Grant::Channel`]. What is granted is the object itself: keep in it whose it is and what it may reach,
+//! and never take either from the arguments. A method that gets no answer because its future panics or is dropped fails for
+//! the guest; an invocation that ends drops the futures of its calls.
+//!
+//! Arguments are bounded (`METHOD_BYTES_MAX`), functions and streams are refused before they are sent; large values travel as
+//! bodies of `fetch()`.
 
 use std::future::Future;
 use std::pin::Pin;
 
 use crate::body::{ReplyBody, RequestBody};
-use crate::seam::{CallError, Identity, InvocationId};
+use crate::seam::{CallError, Identity, InvocationId, MethodError};
+use crate::value::Value;
 
 /// Under whose invocation a call happens.
 #[derive(Clone, Debug)]
@@ -18,6 +34,9 @@ pub struct CallContext {
 /// What a call resolves to.
 pub type CallFuture = Pin<Box<dyn Future<Output = Result<http::Response<ReplyBody>, CallError>> + Send>>;
 
+/// What a method resolves to.
+pub type MethodFuture = Pin<Box<dyn Future<Output = Result<Value, MethodError>> + Send>>;
+
 /// Something a guest may call, granted per invocation. Dropping the future or the reply's body ends the call.
 ///
 /// The request's redirect mode is a [`crate::seam::Redirect`] in its extensions. The reply may carry a [`ReplyMeta`] in its
@@ -25,6 +44,13 @@ pub type CallFuture = Pin<Box<dyn Future<Output = Result<http::Response<ReplyBod
 pub trait Channel: Send + Sync {
     /// Performs one request.
     fn fetch(&self, context: CallContext, request: http::Request<RequestBody>) -> CallFuture;
+
+    /// Calls a method with plain data. A capability without methods need not say so.
+    fn call(&self, context: CallContext, method: &str, arguments: Vec<Value>) -> MethodFuture {
+        let _unused = (context, arguments);
+        let unknown = MethodError::unknown(method);
+        Box::pin(async move { Err(unknown) })
+    }
 
     /// For logs and the audit trail, never for decisions.
     fn name(&self) -> &str;

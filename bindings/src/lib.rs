@@ -1,7 +1,8 @@
 //! What a worker may touch: the message seam between gateway and isolate host, and the capabilities behind it.
 //!
 //! [`seam`] is the vocabulary, [`wire`] its bytes on a socket, [`link`] the gateway's end of one isolate host,
-//! [`channel`] what a capability is, [`egress`] the one that reaches the outside, [`crossing`] how each use is told.
+//! [`channel`] what a capability is and how to add one, [`value`] what crosses as data, [`egress`] the one that reaches
+//! the outside, [`crossing`] how each use is told.
 #![forbid(unsafe_code)]
 
 pub mod body;
@@ -10,4 +11,5 @@ pub mod crossing;
 pub mod egress;
 pub mod link;
 pub mod seam;
+pub mod value;
 pub mod wire;

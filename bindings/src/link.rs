@@ -378,6 +378,14 @@ impl Inner {
                 Some(invocation) => return calls::begin(self, &invocation, call, channel, request),
                 None => self.ignore(),
             },
+            ToGateway::CallMethod { invocation, call, channel, method, arguments } => {
+                match self.find(invocation) {
+                    Some(invocation) => {
+                        return calls::begin_method(self, &invocation, call, channel, method, arguments);
+                    }
+                    None => self.ignore(),
+                }
+            }
             ToGateway::Log(line) => match self.find(line.invocation) {
                 Some(invocation) => invocation.lock().logs.push(line),
                 None => self.ignore(),

@@ -1,10 +1,10 @@
 //! The wall between the gateway and an isolate host, as one small closed set of messages.
 //!
 //! ```text
-//!            ToHost: Bundle Forget Invoke Body Reply Cancel Evict Drain
+//!            ToHost: Bundle Forget Invoke Body Reply Returned Cancel Evict Drain
 //!  gateway ───────────────────────────────────────────────────────▶ isolate host
 //!          ◀───────────────────────────────────────────────────────
-//!            ToGateway: Response Returned Body Call Log Done Heartbeat
+//!            ToGateway: Response Returned Body Call CallMethod Log Done Heartbeat
 //! ```
 //!
 //! In-process mode moves these values through tokio channels; through the wall they are length-prefixed
@@ -253,6 +253,15 @@ pub enum ToHost {
         /// What came of it.
         result: Result<HttpResponse, CallError>,
     },
+    /// What a method gave; a call that was not performed is answered by `Reply`.
+    Returned {
+        /// Whose call.
+        invocation: InvocationId,
+        /// Which call.
+        call: CallId,
+        /// A [`crate::value::Value`], or what the method threw.
+        result: Result<Bytes, MethodError>,
+    },
     /// Nobody wants the answer any more: stop everything under this invocation.
     Cancel {
         /// Which.
@@ -280,6 +289,42 @@ pub enum CallError {
     #[error("{0}")]
     Invalid(String),
 }
+
+/// What a method of a capability threw, as the guest sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{name}: {message}")]
+pub struct MethodError {
+    /// The class: `TypeError` and the like.
+    pub name: String,
+    /// The text.
+    pub message: String,
+}
+
+impl MethodError {
+    /// A `TypeError`: the guest called it wrongly.
+    #[must_use]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { name: "TypeError".to_owned(), message: message.into() }
+    }
+
+    /// An `Error`: it did not work.
+    #[must_use]
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { name: "Error".to_owned(), message: message.into() }
+    }
+
+    /// There is no such method.
+    #[must_use]
+    pub fn unknown(method: &str) -> Self {
+        Self::usage(format!("The RPC receiver does not implement the method \"{method}\"."))
+    }
+}
+
+/// Largest arguments of a method of a capability, in bytes. What is larger goes as the body of a `fetch()` on the same
+/// capability, with credit.
+pub const METHOD_BYTES_MAX: usize = 256 * 1024;
+/// Longest name of a method, in bytes.
+pub const METHOD_NAME_BYTES_MAX: usize = 256;
 
 /// How an invocation ended. Each has one stable code for clients: [`Outcome::code`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -441,6 +486,19 @@ pub enum ToGateway {
     },
     /// Sent every `HEARTBEAT_MS` and whenever an isolate is condemned.
     Heartbeat(Heartbeat),
+    /// The guest calls a method of a capability. Counted and answered as a `Call`.
+    CallMethod {
+        /// Under which invocation.
+        invocation: InvocationId,
+        /// Its number; one sequence with `Call`.
+        call: CallId,
+        /// The capability.
+        channel: ChannelId,
+        /// The method's name.
+        method: String,
+        /// The arguments as a list ([`crate::value::Value`]), at most `METHOD_BYTES_MAX`.
+        arguments: Bytes,
+    },
 }
 
 /// The host's state, for supervision.

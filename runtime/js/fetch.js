@@ -755,26 +755,40 @@ function fetch(input, init = undefined) {
   return callFetch(outbound, input, init);
 }
 
-let capabilityOf;
-/** A service that answers fetch(): a binding or an entrypoint of another worker. */
-class Fetcher {
-  #capability;
-  static {
-    capabilityOf = (value) => typeof value === "object" && value !== null && #capability in value ? value.#capability : undefined;
+/** A service that answers fetch() and calls: a binding or an entrypoint of another worker. */
+const makeFetcher = (capability) => load("ext:atoll/rpc.js").makeFetcher(capability);
+// None can exist before the script that makes them was loaded.
+const capabilityOf = (value) => wasLoaded("ext:atoll/rpc.js")?.capabilityOf(value);
+
+// What a request or a response is made of, to be sent to another isolate and made there again.
+function partsOf(value) {
+  const body = bodyOf(value);
+  if (isRequest(value)) {
+    const { method, url, redirect } = requestState(value);
+    return { method, url, redirect, headers: primordials.ArrayPrototypeSlice(listOf(value.headers)), body };
   }
-  constructor(token, capability) {
-    if (token !== incoming) throw new TypeError("Illegal constructor");
-    this.#capability = capability;
-  }
-  fetch(input, init = undefined) {
-    return callFetch(this.#capability, input, init);
-  }
+  return { status: value.status, statusText: value.statusText, headers: primordials.ArrayPrototypeSlice(listOf(value.headers)), body };
 }
-const makeFetcher = (capability) => new Fetcher(incoming, capability);
+function fromParts(request, parts, body) {
+  if (request) {
+    return new Request(incoming, {
+      state: { method: parts.method, url: parts.url, redirect: parts.redirect, signal: null, cf: undefined, cache: undefined, integrity: "", keepalive: false },
+      body, headers: headersFrom(parts.headers),
+    });
+  }
+  const response = new Response(null, { status: parts.status, statusText: parts.statusText, headers: headersFrom(parts.headers) });
+  const own = bodyOf(response);
+  own.kind = body.kind;
+  own.source = body.source;
+  own.length = body.length;
+  return response;
+}
 
 host.setFetchApi({
-  Headers, Request, Response, fetch, Fetcher, incomingRequest, respond, makeFetcher, capabilityOf, isRequest,
+  Headers, Request, Response, fetch, incomingRequest, respond, makeFetcher, capabilityOf, isRequest,
   isHeaders: (value) => ObjectPrototypeIsPrototypeOf(HeadersPrototype, value), isResponse: responseState.is, listOf, parseUrl, chunkBytes, callFetch,
+  partsOf, fromParts, handOver, streamOf, rebuild, headersFrom,
+  bodyFrom: (stream) => new Body(STREAM, stream), bodyOfKind: (kind, source, length) => new Body(kind, source, length),
   setOutbound: (capability) => void (outbound = capability),
   trimmed() {
     ({ core, primordials } = host);

@@ -4,7 +4,7 @@
 "use strict";
 const { core, primordials, internals } = __bootstrap;
 const host = internals.atoll;
-const { op_worker_load, op_worker_find, op_worker_entrypoint, op_worker_dispose } = core.ops;
+const { op_worker_load, op_worker_find, op_worker_dispose } = core.ops;
 const {
   ArrayBufferIsView, ArrayIsArray, ArrayPrototypePush, JSONStringify, ObjectKeys, PromisePrototypeThen, PromiseResolve,
   SafeArrayIterator, String, Symbol, TypeError, Uint8Array, TypedArrayPrototypeSlice,
@@ -47,38 +47,12 @@ function moduleTriple(name, content) {
   }
 }
 
-const TRANSFER_MESSAGE =
-  "Entrypoints to dynamically-loaded workers cannot be transferred to other Workers, because the system does not know " +
-  "how to reload this Worker from scratch. Instead, have the parent Worker expose an entrypoint which constructs the " +
-  "dynamic worker and forwards to it.";
-
-function dataCloneError(message) {
-  const { DOMException } = host.load("ext:deno_web/01_dom_exception.js");
-  return new DOMException(message, "DataCloneError");
-}
-/** `env` as (name, kind, value): values are cloned, fetchers stay capabilities. */
-function envTriples(env) {
-  const triples = [];
-  for (const name of new SafeArrayIterator(ObjectKeys(env))) {
-    const value = env[name];
-    if (isDynamic(value)) throw dataCloneError(TRANSFER_MESSAGE);
-    const capability = host.fetchApi.capabilityOf(value);
-    if (capability !== undefined) ArrayPrototypePush(triples, name, "fetcher", capability);
-    else {
-      const bytes = core.serialize(value, undefined, (message) => {
-        throw dataCloneError(message);
-      });
-      ArrayPrototypePush(triples, name, "clone", bytes);
-    }
-  }
-  return triples;
-}
+const rpc = () => host.load("ext:atoll/rpc.js");
 function outboundOf(code) {
   const value = code.globalOutbound;
   if (value === undefined) return -2; // the host decides by the parent's compatibility flags
   if (value === null) return -1;
-  if (isDynamic(value)) throw dataCloneError(TRANSFER_MESSAGE);
-  const capability = host.fetchApi.capabilityOf(value);
+  const capability = rpc().capabilityOf(value);
   if (capability === undefined) {
     throw new TypeError("Incorrect type for the 'globalOutbound' field on 'WorkerCode': the provided value is not of type 'Fetcher'.");
   }
@@ -107,39 +81,8 @@ function loadNow(code, scope, name) {
   const { 0: cpuMs, 1: subRequests } = limitsOf(code.limits);
   return op_worker_load(
     host.currentId(), [scope, name], String(date), [...new SafeArrayIterator(flags)].map(String), code.allowExperimental === true, main, flat,
-    env === undefined || env === null ? [] : envTriples(env), outboundOf(code), cpuMs, subRequests,
+    env === undefined || env === null ? 0 : rpc().packPlain(env), outboundOf(code), cpuMs, subRequests,
   );
-}
-
-let isDynamic;
-/** The fetch() side of a loaded worker; calls wait until its code is there. */
-class Entrypoint {
-  #ready; // number of the worker, or a promise of it
-  #name;
-  #props;
-  #limits;
-  #capability;
-  static {
-    isDynamic = (value) => typeof value === "object" && value !== null && #ready in value;
-  }
-  constructor(ready, name, props, limits) {
-    this.#ready = ready;
-    this.#name = name;
-    this.#props = props;
-    this.#limits = limits;
-  }
-  #reach(worker) {
-    return this.#capability ??= op_worker_entrypoint(host.currentId(), worker, this.#name, this.#props, this.#limits[0], this.#limits[1]);
-  }
-  fetch(input, init = undefined) {
-    const { callFetch } = host.fetchApi;
-    try {
-      if (typeof this.#ready === "number") return callFetch(this.#reach(this.#ready), input, init);
-      return PromisePrototypeThen(this.#ready, (worker) => callFetch(this.#reach(worker), input, init));
-    } catch (error) {
-      return primordials.PromiseReject(error);
-    }
-  }
 }
 
 class WorkerStub {
@@ -149,8 +92,7 @@ class WorkerStub {
   }
   getEntrypoint(name = undefined, options = undefined) {
     const entrypoint = name === undefined || name === null || name === "default" ? null : String(name);
-    const props = options?.props === undefined ? null : JSONStringify(options.props);
-    return new Entrypoint(this.#ready, entrypoint, props, limitsOf(options?.limits));
+    return rpc().dynamicEntrypoint(this.#ready, entrypoint, { props: options?.props, limits: limitsOf(options?.limits) });
   }
   /** Frees the isolate at once (not in Workers). */
   [Symbol.dispose ?? primordials.SymbolFor("Symbol.dispose")]() {

@@ -198,6 +198,14 @@ class Invocation {
   finishIfIdle() {
     if (this.answered && this.waiting === 0) op_settled(this.id);
   }
+  /** Stays open until the promise, which never rejects, is settled. */
+  hold(promise) {
+    this.waiting++;
+    PromisePrototypeThen(promise, () => {
+      this.waiting--;
+      this.finishIfIdle();
+    });
+  }
   waitUntil(promise) {
     this.waiting++;
     const settle = () => {
@@ -454,6 +462,8 @@ function start(namespace, environment) {
 /** Builds `env` from (name, kind, value) triples, and says where global fetch() goes (-1: nowhere). */
 function makeEnv(outbound, triples) {
   fetchApi.setOutbound(outbound);
+  // From a worker that loads this one: one value, 0 is none.
+  if (typeof triples === "number") return env = rpc().take(triples) ?? {};
   const made = {};
   for (let i = 0; i < triples.length; i += 3) {
     const kind = triples[i + 1], value = triples[i + 2];
@@ -461,7 +471,6 @@ function makeEnv(outbound, triples) {
     switch (kind) {
       case "json": result = primordials.JSONParse(value); break;
       case "data": result = value.buffer; break;
-      case "clone": result = core.deserialize(value); break;
       case "fetcher": result = fetchApi.makeFetcher(value); break;
       case "loader": result = load("ext:atoll/loader.js").makeLoader(value); break;
       default: result = value;
@@ -472,8 +481,11 @@ function makeEnv(outbound, triples) {
   return made;
 }
 
+const rpc = () => load("ext:atoll/rpc.js");
+
 class ExecutionContext {
   #invocation;
+  #exports;
   props;
   constructor(invocation, props) {
     this.#invocation = invocation;
@@ -482,17 +494,25 @@ class ExecutionContext {
   waitUntil(promise) {
     this.#invocation.waitUntil(promise);
   }
+  get exports() {
+    if (!core.ops.op_rpc_flag("enable_ctx_exports")) return undefined;
+    return this.#exports ??= rpc().exportsOf(worker);
+  }
   passThroughOnException() {}
   abort(reason) {
     throw reason;
   }
 }
 
+// The last error about a missing entrypoint, to tell it from one that a constructor threw.
+let noEntrypoint;
 // Workers' entrypoints: an object with handlers, or a class constructed per invocation.
 function entrypoint(name, invocation, props) {
   const exported = name === null ? worker.default : worker[name];
   if (exported === undefined || exported === null) {
-    throw new primordials.Error(name === null ? "Worker has no default entrypoint." : `Worker has no such entrypoint: ${name}`);
+    const error = new primordials.Error(name === null ? "Worker has no default entrypoint." : `Worker has no such entrypoint: ${name}`);
+    noEntrypoint = error;
+    throw error;
   }
   const ctx = new ExecutionContext(invocation, props ?? {});
   if (typeof exported === "function" && exported.prototype !== undefined && isEntrypointClass(exported)) {
@@ -558,11 +578,27 @@ function onExecute(id, input) {
     op_returned(id, JSONStringify(result) ?? "null");
   });
 }
-const parseProps = (text) => text === null ? undefined : primordials.JSONParse(text);
+/** `ctx.props`: JSON text, the number of a message, or null. */
+function parseProps(props) {
+  if (typeof props === "number") return rpc().take(props);
+  return props === null ? undefined : primordials.JSONParse(props);
+}
+/** Calls of methods, for the lazy script that knows them. */
+function onRpc(kind, number, call, path, message, name, props) {
+  // 3: whether a timer may bring an invocation further.
+  if (kind === 3) {
+    for (let i = 0; i < heap.length; i++) {
+      if (!heap[i].cancelled && heap[i].context?.[kInvocation]?.id === number) return true;
+    }
+    return false;
+  }
+  rpc().onRpc(kind, number, call, path, message, name, props);
+}
 
 /** Ends everything that runs for an invocation that is over. */
 function forget(id) {
   dropTimers(id);
+  wasLoaded("ext:atoll/rpc.js")?.forget(id);
 }
 
 // ---- What the other scripts and Rust use ------------------------------------------------------------------
@@ -570,7 +606,8 @@ function forget(id) {
 const host = {
   __proto__: null,
   core, primordials, load, wasLoaded, currentId, currentInvocation, requireInvocation, waitFor, logError, kInvocation,
-  getEnv: () => env, wakeNow: wake,
+  getEnv: () => env, wakeNow: wake, invoke, entrypoint, parseProps,
+  isNoEntrypoint: (error) => error === noEntrypoint,
 };
 internals.atoll = host;
 let fetchApi = null;
@@ -624,5 +661,5 @@ defineGlobals({
 });
 
 // Rust takes these before guest code runs and removes the property.
-globalThis.__atoll = { onFetch, onScheduled, onExecute, makeEnv, start, wake, fireTimer, forget, load, trim };
+globalThis.__atoll = { onFetch, onScheduled, onExecute, makeEnv, start, wake, fireTimer, forget, load, trim, onRpc };
 })();

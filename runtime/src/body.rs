@@ -48,7 +48,7 @@ impl IsolateState {
             Body::Stream { id, length } => {
                 let number = self.next_number();
                 let route = Route { peer: peer.clone(), invocation, stream: id };
-                self.streams.insert((invocation, id), number);
+                self.streams_in.insert((invocation, id), number);
                 self.inbound.insert(number, (owner, Inbound::new(route)));
                 BodyForm::Native { number, length }
             }
@@ -97,7 +97,7 @@ impl IsolateState {
         let route = route(self);
         let id = route.stream;
         self.host.remember_stream(&route, &self.me);
-        self.streams.insert((route.invocation, id), number);
+        self.streams_out.insert((route.invocation, id), number);
         (Body::Stream { id, length }, Some(Launch { number, forwarded_from, route }))
     }
 
@@ -166,7 +166,7 @@ impl IsolateState {
             && let Some((_, outbound)) = self.outbound.remove(&number)
             && let Some(route) = outbound.route
         {
-            self.streams.remove(&(route.invocation, route.stream));
+            self.streams_out.remove(&(route.invocation, route.stream));
             self.host.forget_stream(&route);
             if outbound.response_bytes_max.is_some()
                 && let Some(running) = self.running.get_mut(&owner)
@@ -179,7 +179,12 @@ impl IsolateState {
 
     /// A body frame from a peer.
     pub(crate) fn body_frame(&mut self, frame: BodyFrame) {
-        let Some(&number) = self.streams.get(&(frame.invocation, frame.stream)) else { return };
+        let key = (frame.invocation, frame.stream);
+        let streams = match frame.step {
+            BodyStep::Credit(_) | BodyStep::Stop => &self.streams_out,
+            BodyStep::Data(_) | BodyStep::End | BodyStep::Abort(_) => &self.streams_in,
+        };
+        let Some(&number) = streams.get(&key) else { return };
         match frame.step {
             BodyStep::Credit(bytes) => {
                 if let Some((_, outbound)) = self.outbound.get_mut(&number) {

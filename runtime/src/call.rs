@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use atoll_bindings::seam::{
-    CallError, CallId, Event, HttpRequest, HttpResponse, InvocationId, LimitKind, Outcome, StreamId,
-    ToGateway, Usage,
+    CallError, CallId, Event, HttpRequest, HttpResponse, InvocationId, LimitKind, METHOD_BYTES_MAX, Outcome,
+    StreamId, ToGateway, Usage,
 };
 
 use crate::body::Outgoing;
-use crate::message::{Invocation, IsolateMsg, Peer, Root};
+use crate::message::{Invocation, IsolateMsg, Peer, Root, Work};
+use crate::rpc::{Props, RpcResult};
 use crate::state::{Call, Capability, IsolateState, Running, Wake};
 use crate::stream::Route;
 use crate::watchdog::now_us;
-use crate::worker::ChildWorker;
+use crate::worker::Callee;
 
 /// Why a call did not leave.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,12 @@ pub(crate) enum CallRefused {
         "Cannot perform I/O on behalf of a different request. I/O objects (such as streams, request/response bodies, and others) created in the context of one request handler cannot be accessed from a different request's handler."
     )]
     ForeignRequest,
+    #[error("Too many RPC calls are waiting for their answers.")]
+    TooManyCalls,
+    #[error("Too many RPC stubs were handed out and not disposed of.")]
+    TooManyStubs,
+    #[error("This binding takes method calls with at most {METHOD_BYTES_MAX} bytes of plain data.")]
+    PlainOnly,
     #[error("The capability is gone.")]
     NoCapability,
 }
@@ -53,7 +60,7 @@ impl IsolateState {
             Capability::Channel(channel) => {
                 let call = CallId(root.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
                 let nested = !matches!(running.peer, Peer::Gateway(_));
-                let number = self.register_call(owner, (root.id, call), None);
+                let number = self.register_call(owner, (root.id, call), None, false);
                 if nested {
                     self.host.remember_call((root.id, call), &self.me);
                 }
@@ -72,7 +79,7 @@ impl IsolateState {
             }
             Capability::Entrypoint { worker, name, props, limits } => {
                 let limits = limits
-                    .map_or(worker.limits, |own| own.lower_of(worker.limits))
+                    .map_or(worker.limits(), |own| own.lower_of(worker.limits()))
                     .lower_of(self.left(owner));
                 Ok(self.call_worker(owner, root, &worker, (name, props, limits), head, outgoing))
             }
@@ -80,7 +87,7 @@ impl IsolateState {
     }
 
     /// What an invocation has left: a worker that it loads never gets more.
-    fn left(&self, owner: u32) -> atoll_loader::limits::Limits {
+    pub(crate) fn left(&self, owner: u32) -> atoll_loader::limits::Limits {
         let Some(running) = self.running.get(&owner) else { return atoll_loader::limits::Limits::default() };
         let mut limits = running.limits;
         let wall_left = running.wall_deadline_us.saturating_sub(now_us()) / 1_000;
@@ -92,13 +99,13 @@ impl IsolateState {
         &mut self,
         owner: u32,
         root: Arc<Root>,
-        worker: &Arc<ChildWorker>,
-        (entrypoint, props, limits): (Option<String>, Option<String>, atoll_loader::limits::Limits),
+        worker: &Callee,
+        (entrypoint, props, limits): (Option<String>, Option<Props>, atoll_loader::limits::Limits),
         head: RequestHead,
         outgoing: Outgoing,
     ) -> u32 {
         let id = self.host.next_nested();
-        let number = self.register_call(owner, (id, CallId(0)), Some(Arc::clone(worker)));
+        let number = self.register_call(owner, (id, CallId(0)), Some(worker.clone()), false);
         let peer = worker.peer();
         let (body, launch) =
             self.announce(owner, outgoing, None, |_| Route { peer, invocation: id, stream: StreamId(0) });
@@ -111,7 +118,7 @@ impl IsolateState {
             peer: Peer::Isolate(self.me.clone()),
             entrypoint,
             props,
-            event: Event::Fetch(request),
+            work: Work::Event(Event::Fetch(request)),
             limits,
             asked_us: now_us(),
         })));
@@ -119,15 +126,16 @@ impl IsolateState {
         number
     }
 
-    fn register_call(
+    pub(crate) fn register_call(
         &mut self,
         owner: u32,
         key: (InvocationId, CallId),
-        child: Option<Arc<ChildWorker>>,
+        child: Option<Callee>,
+        rpc: bool,
     ) -> u32 {
         let number = self.next_number();
         self.call_keys.insert(key, number);
-        self.calls.insert(number, Call { owner, key, child, replied: false });
+        self.calls.insert(number, Call { owner, key, child, replied: false, rpc, wound_down: false });
         number
     }
 
@@ -141,11 +149,17 @@ impl IsolateState {
         let Some(&number) = self.call_keys.get(&(invocation, call)) else { return };
         let Some(entry) = self.calls.get_mut(&number) else { return };
         entry.replied = true;
-        let (owner, child) = (entry.owner, entry.child.clone());
+        let (owner, child, rpc) = (entry.owner, entry.child.clone(), entry.rpc);
         if child.is_none() {
             // A child's call stays until its `ChildDone`.
             self.calls.remove(&number);
             self.call_keys.remove(&(invocation, call));
+        }
+        if rpc {
+            // Only refusals of methods come this way.
+            let reason = result.err().map_or_else(String::new, |error| error.to_string());
+            self.returned(number, RpcResult::Broken(reason));
+            return;
         }
         let wake = match result {
             Ok(mut response) => {
@@ -189,6 +203,15 @@ impl IsolateState {
                 running.usage.external_bytes_peak.max(usage.external_bytes_peak);
         }
         if call.replied {
+            self.finish_if_idle(call.owner);
+            return;
+        }
+        if call.rpc {
+            let result = match outcome {
+                Outcome::GuestError(error) => RpcResult::Failed(error),
+                outcome => RpcResult::Broken(child_message(&outcome)),
+            };
+            self.returned(number, result);
             return;
         }
         let wake = match outcome {
@@ -200,7 +223,7 @@ impl IsolateState {
 }
 
 /// What a caller is told when the worker it called was stopped. The family of texts is that of Workers.
-fn child_message(outcome: &Outcome) -> String {
+pub(crate) fn child_message(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Limit(LimitKind::Cpu) => "Worker exceeded CPU time limit.".into(),
         Outcome::Limit(LimitKind::Wall) => "Worker exceeded wall time limit.".into(),

@@ -20,10 +20,11 @@ use atoll_loader::{Bundle, CodeError, WorkerCode};
 use dashmap::DashMap;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root};
+use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root, Work};
 use crate::modules::Entry;
 use crate::pool::Pool;
 use crate::resident::{Resident, Trimmer};
+use crate::rpc::Props;
 use crate::state::Capability;
 use crate::stream::Route;
 use crate::thread::{EnvSpec, IsolateRef, StartSpec};
@@ -216,8 +217,8 @@ impl HostShared {
             root,
             peer: Peer::Gateway(self.gateway.clone()),
             entrypoint: invoke.entrypoint,
-            props: invoke.props,
-            event: invoke.event,
+            props: invoke.props.map(Props::Json),
+            work: Work::Event(invoke.event),
             limits: invoke.limits,
             asked_us: now_us(),
         };
@@ -228,7 +229,20 @@ impl HostShared {
     /// the message back, and a new one gets it.
     pub(crate) fn dispatch(self: &Arc<Self>, spec: StartSpec, invocation: Invocation) {
         let id = invocation.id;
-        let isolate = match &spec.warm_key {
+        let isolate = self.isolate_for(spec);
+        self.roots.insert(id, isolate.clone());
+        if let Err(lost) = isolate.inbox.send(IsolateMsg::Invoke(Box::new(invocation))) {
+            // It ended between the look and the send.
+            let IsolateMsg::Invoke(invocation) = lost.0 else { return };
+            let outcome = Outcome::HostFault("the isolate ended before it could serve".into());
+            self.roots.remove(&id);
+            invocation.peer.done(id, outcome, Usage::default());
+        }
+    }
+
+    /// The warm isolate of a worker, started if there is none; a new one for workers without.
+    pub(crate) fn isolate_for(self: &Arc<Self>, spec: StartSpec) -> IsolateRef {
+        match &spec.warm_key {
             None => crate::pool::spawn(self, spec),
             Some(key) => match self.warm.get_mut(key) {
                 Some(mut warm) if !warm.isolate.inbox.is_closed() => {
@@ -242,14 +256,6 @@ impl HostShared {
                     isolate
                 }
             },
-        };
-        self.roots.insert(id, isolate.clone());
-        if let Err(lost) = isolate.inbox.send(IsolateMsg::Invoke(Box::new(invocation))) {
-            // It ended between the look and the send.
-            let IsolateMsg::Invoke(invocation) = lost.0 else { return };
-            let outcome = Outcome::HostFault("the isolate ended before it could serve".into());
-            self.roots.remove(&id);
-            invocation.peer.done(id, outcome, Usage::default());
         }
     }
 
@@ -298,6 +304,17 @@ impl HostShared {
                 let inbox = nested.or_else(|| self.roots.get(&invocation).map(|root| root.inbox.clone()));
                 if let Some(inbox) = inbox {
                     let _gone = inbox.send(IsolateMsg::Reply { invocation, call, result });
+                }
+            }
+            ToHost::Returned { invocation, call, result } => {
+                let nested = if self.nested_calls.is_empty() {
+                    None
+                } else {
+                    self.nested_calls.remove(&(invocation, call)).map(|(_, inbox)| inbox)
+                };
+                let inbox = nested.or_else(|| self.roots.get(&invocation).map(|root| root.inbox.clone()));
+                if let Some(inbox) = inbox {
+                    let _gone = inbox.send(IsolateMsg::MethodReturned { invocation, call, result });
                 }
             }
             ToHost::Cancel { invocation } => {

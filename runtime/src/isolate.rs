@@ -16,13 +16,15 @@ use crate::blobs::Blobs;
 use crate::host::HostShared;
 use crate::image::{Image, disable_dangerous, extensions};
 use crate::memory::{self, External, HeapGuard};
-use crate::message::{Inbox, Invocation, IsolateMsg};
+use crate::message::{Inbox, Invocation, IsolateMsg, Work};
 use crate::modules::{Modules, string};
 use crate::rejections::Rejections;
+use crate::rpc::RpcCall;
 use crate::state::IsolateState;
 use crate::thread::StartSpec;
 use crate::values;
 use crate::watchdog::{Slot, Verdict, now_us};
+use crate::worker::{Callee, OwnWorker};
 
 /// Functions of the prelude, taken before guest code runs.
 struct Prelude {
@@ -35,6 +37,7 @@ struct Prelude {
     forget: v8::Global<v8::Function>,
     load: v8::Global<v8::Function>,
     make_env: v8::Global<v8::Function>,
+    on_rpc: v8::Global<v8::Function>,
 }
 
 /// An isolate on its thread.
@@ -132,6 +135,13 @@ impl Isolate {
             state.global_outbound.clone_from(&spec.outbound);
             state.inherits_outbound =
                 spec.entry.bundle.compatibility().flags.iter().any(|flag| flag == INHERIT_FLAG);
+            state.flags.clone_from(&spec.entry.bundle.compatibility().flags);
+            state.own = Some(Callee::Own(Arc::new(OwnWorker {
+                host: Arc::downgrade(&self.host),
+                inbox: me.clone(),
+                limits: spec.limits,
+                spec: spec.warm_key.is_some().then(|| spec.clone()),
+            })));
             let external_bytes = spec.limits.external_mib as usize * 1024 * 1024;
             state.external.set_cap(external_bytes);
             self.slot.external_max.store(external_bytes as u64, Relaxed);
@@ -186,6 +196,9 @@ impl Isolate {
             if let IsolateMsg::Invoke(invocation) = message {
                 let mut state = self.state.borrow_mut();
                 let number = state.begin(&invocation);
+                if let Work::Rpc(call) = invocation.work {
+                    call.reply.outcome(outcome);
+                }
                 state.finish(number, outcome.clone());
             }
         }
@@ -196,6 +209,9 @@ impl Isolate {
     async fn next(&mut self, inbox: &mut UnboundedReceiver<IsolateMsg>) -> Option<Option<IsolateMsg>> {
         if let Ok(message) = inbox.try_recv() {
             return Some(Some(message));
+        }
+        if !self.stirred && self.end_hung() {
+            return Some(None);
         }
         let deadline = {
             let state = self.state.borrow();
@@ -267,6 +283,28 @@ impl Isolate {
     fn handle(&mut self, message: IsolateMsg) {
         let mut state = self.state.borrow_mut();
         match message {
+            IsolateMsg::Rpc { export, call } => {
+                drop(state);
+                self.call_export(export, call);
+            }
+            IsolateMsg::Released { export } => {
+                let known = state.released(export);
+                drop(state);
+                if known {
+                    self.call_prelude(
+                        |prelude| &prelude.on_rpc,
+                        |scope, _| {
+                            let kind = v8::Integer::new(scope, 2).into();
+                            Some(vec![kind, v8::Integer::new_from_unsigned(scope, export).into()])
+                        },
+                    );
+                }
+            }
+            IsolateMsg::Returned { call, result } => state.returned(call, result),
+            IsolateMsg::MethodReturned { invocation, call, result } => {
+                state.method_returned((invocation, call), result);
+            }
+            IsolateMsg::CallerDone { invocation } => state.caller_done(invocation),
             IsolateMsg::Body(frame) => state.body_frame(frame),
             IsolateMsg::Reply { invocation, call, result } => state.reply(invocation, call, result),
             IsolateMsg::ChildDone { invocation, outcome, usage } => {
@@ -457,11 +495,32 @@ impl Isolate {
     fn invoke(&mut self, invocation: Invocation, failed: &mut Option<Outcome>) {
         let number = self.state.borrow_mut().begin(&invocation);
         if let Some(outcome) = failed {
+            if let Work::Rpc(call) = invocation.work {
+                call.reply.outcome(outcome);
+            }
             self.state.borrow_mut().finish(number, outcome.clone());
             return;
         }
         self.state.borrow_mut().current = number;
-        let Invocation { id, peer, entrypoint, props, event, .. } = invocation;
+        let Invocation { id, peer, entrypoint, props, work, .. } = invocation;
+        let props = self.state.borrow_mut().keep_props(props);
+        let event = match work {
+            Work::Event(event) => event,
+            Work::Rpc(RpcCall { path, arguments, reply }) => {
+                let (call, message) = {
+                    let mut state = self.state.borrow_mut();
+                    let message = arguments.map_or(0, |message| state.keep_message(message));
+                    (state.answer_later(number, reply), message)
+                };
+                self.call_prelude(
+                    |prelude| &prelude.on_rpc,
+                    |scope, _| {
+                        values::rpc_entry_arguments(scope, number, entrypoint, props, call, &path, message)
+                    },
+                );
+                return self.after_invoke();
+            }
+        };
         match event {
             Event::Fetch(request) => {
                 let HttpRequest { method, url, headers, body, .. } = request;
@@ -494,6 +553,46 @@ impl Isolate {
             }
         }
         self.after_invoke();
+    }
+
+    /// Ends sessions that nothing can bring further. True if there was one.
+    fn end_hung(&mut self) -> bool {
+        let stuck = self.state.borrow().stuck_sessions();
+        let mut found = false;
+        for number in stuck {
+            let has_timer = self.call_prelude(
+                |prelude| &prelude.on_rpc,
+                |scope, _| {
+                    let kind = v8::Integer::new(scope, 3).into();
+                    Some(vec![kind, v8::Integer::new_from_unsigned(scope, number).into()])
+                },
+            );
+            // Asking moved nothing: the event loop need not look again.
+            self.stirred = false;
+            if !has_timer {
+                self.state.borrow_mut().finish(number, Outcome::Hung);
+                found = true;
+            }
+        }
+        if found {
+            self.settle();
+        }
+        found
+    }
+
+    /// A call on an object that this isolate handed out runs under the invocation that did.
+    fn call_export(&mut self, export: u32, call: RpcCall) {
+        let RpcCall { path, arguments, reply } = call;
+        let (call, message) = {
+            let mut state = self.state.borrow_mut();
+            let Some((owner, call)) = state.incoming(export, reply) else { return };
+            state.current = owner;
+            (call, arguments.map_or(0, |message| state.keep_message(message)))
+        };
+        self.call_prelude(
+            |prelude| &prelude.on_rpc,
+            |scope, _| values::rpc_export_arguments(scope, export, call, &path, message),
+        );
     }
 
     /// Heap statistics and code caches, once the first answer is out.
@@ -592,6 +691,7 @@ fn take_prelude(js: &mut JsRuntime) -> Prelude {
         forget: take(scope, "forget"),
         load: take(scope, "load"),
         make_env: take(scope, "makeEnv"),
+        on_rpc: take(scope, "onRpc"),
     };
     global.delete(scope, atoll_key.into());
     let deno = key(scope, "Deno");

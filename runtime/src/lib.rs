@@ -18,6 +18,7 @@ mod platform;
 mod pool;
 mod rejections;
 mod resident;
+mod rpc;
 mod stack;
 mod state;
 mod stream;

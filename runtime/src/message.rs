@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use atoll_bindings::seam::{
-    BodyFrame, CallError, CallId, Event, HttpRequest, HttpResponse, InvocationId, Invoke, LogLine, Outcome,
-    ToGateway, Usage,
+    BodyFrame, CallError, CallId, Event, HttpRequest, HttpResponse, InvocationId, Invoke, LogLine,
+    MethodError, Outcome, ToGateway, Usage,
 };
 use atoll_loader::limits::Limits;
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
+
+use crate::rpc::{Props, RpcCall, RpcResult};
 
 /// To an isolate's thread.
 #[derive(Debug)]
@@ -25,6 +27,16 @@ pub(crate) enum IsolateMsg {
     Reply { invocation: InvocationId, call: CallId, result: Result<HttpResponse, CallError> },
     /// An invocation that this isolate made in another one is over.
     ChildDone { invocation: InvocationId, outcome: Outcome, usage: Usage },
+    /// A call on an object that this isolate handed out.
+    Rpc { export: u32, call: RpcCall },
+    /// What came of a call that this isolate made.
+    Returned { call: u32, result: RpcResult },
+    /// What a method of a capability of the gateway gave.
+    MethodReturned { invocation: InvocationId, call: CallId, result: Result<Bytes, MethodError> },
+    /// Nobody holds a stub for this object any more.
+    Released { export: u32 },
+    /// The caller of a session has let go of all that it was given.
+    CallerDone { invocation: InvocationId },
     /// Nobody wants the answer any more.
     Cancel { invocation: InvocationId },
     /// End once idle.
@@ -41,11 +53,20 @@ pub(crate) struct Invocation {
     pub(crate) root: Arc<Root>,
     pub(crate) peer: Peer,
     pub(crate) entrypoint: Option<String>,
-    pub(crate) props: Option<String>,
-    pub(crate) event: Event,
+    pub(crate) props: Option<Props>,
+    pub(crate) work: Work,
     pub(crate) limits: Limits,
     /// Host clock when it was asked for, in microseconds.
     pub(crate) asked_us: u64,
+}
+
+/// What an invocation does.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A handler of the worker runs.
+    Event(Event),
+    /// A method of an entrypoint is called: the invocation is a session.
+    Rpc(RpcCall),
 }
 
 /// The gateway's invocation at the root of a tree of isolates: what all of them share.

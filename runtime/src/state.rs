@@ -16,10 +16,11 @@ use bytes::Bytes;
 
 use crate::host::HostShared;
 use crate::memory::External;
-use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root};
+use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root, Work};
+use crate::rpc::{Export, Import, Message, Packed, Props, ReplyTo, Waiting};
 use crate::stream::{Inbound, Outbound};
 use crate::watchdog::{Slot, now_us};
-use crate::worker::ChildWorker;
+use crate::worker::{Callee, ChildWorker};
 
 /// An invocation while it runs here.
 #[derive(Debug)]
@@ -38,6 +39,19 @@ pub(crate) struct Running {
     pub(crate) open_bodies: u32,
     /// Next number for a stream of a nested invocation (odd: the callee's).
     pub(crate) next_stream: u32,
+    /// It is a session: it stays while something that crossed it is held.
+    pub(crate) session: bool,
+    /// Objects that it handed out and that are still held.
+    pub(crate) exports: u32,
+    /// Stubs that came as parameters and are still held here.
+    pub(crate) held: u32,
+    /// Calls on its objects that were not answered yet.
+    pub(crate) incoming: u32,
+    /// Its own calls that wait for answers, and the bytes of their arguments.
+    pub(crate) waiting_calls: u32,
+    pub(crate) waiting_bytes: usize,
+    /// Bytes of `env` and `props` that it wrote, kept for as long as it runs.
+    pub(crate) plain_bytes: usize,
     pub(crate) workers: Vec<Arc<ChildWorker>>,
     /// Numbers of workers and capabilities that were given out for it.
     pub(crate) numbers: Vec<u32>,
@@ -50,8 +64,11 @@ pub(crate) struct Call {
     /// Key under which its reply comes.
     pub(crate) key: (InvocationId, CallId),
     /// The isolate it went to, if it is another worker.
-    pub(crate) child: Option<Arc<ChildWorker>>,
+    pub(crate) child: Option<Callee>,
     pub(crate) replied: bool,
+    /// It opened a session, which may go on after the reply.
+    pub(crate) rpc: bool,
+    pub(crate) wound_down: bool,
 }
 
 /// Something a guest can call.
@@ -60,12 +77,7 @@ pub(crate) enum Capability {
     /// A channel of the gateway.
     Channel(ChannelId),
     /// An entrypoint of a worker loaded here.
-    Entrypoint {
-        worker: Arc<ChildWorker>,
-        name: Option<String>,
-        props: Option<String>,
-        limits: Option<Limits>,
-    },
+    Entrypoint { worker: Callee, name: Option<String>, props: Option<Props>, limits: Option<Limits> },
 }
 
 /// What a reply looks like to JavaScript.
@@ -77,6 +89,11 @@ pub(crate) enum Wake {
     Failed {
         message: String,
         denied: bool,
+    },
+    /// The answer to a call of a method.
+    Rpc {
+        message: u32,
+        threw: bool,
     },
     /// A worker's handler threw.
     Threw(GuestError),
@@ -104,11 +121,27 @@ pub(crate) struct IsolateState {
     pub(crate) by_id: HashMap<InvocationId, u32>,
     pub(crate) inbound: HashMap<u32, (u32, Inbound)>,
     pub(crate) outbound: HashMap<u32, (u32, Outbound)>,
-    pub(crate) streams: HashMap<(InvocationId, StreamId), u32>,
+    /// Numbers of bodies by their names, apart by direction: a worker that calls itself has both ends.
+    pub(crate) streams_in: HashMap<(InvocationId, StreamId), u32>,
+    pub(crate) streams_out: HashMap<(InvocationId, StreamId), u32>,
     pub(crate) calls: HashMap<u32, Call>,
     pub(crate) call_keys: HashMap<(InvocationId, CallId), u32>,
     /// What JavaScript can call, by number. Those made for an invocation go with it.
     pub(crate) capabilities: HashMap<u32, Capability>,
+    /// Objects handed out, with the invocations that did.
+    pub(crate) exports: HashMap<u32, u32>,
+    /// Those that are in no message yet.
+    pub(crate) fresh: HashMap<u32, Arc<Export>>,
+    pub(crate) imports: HashMap<u32, Import>,
+    /// Values written and not sent, and values that came and were not read.
+    pub(crate) packed: HashMap<u32, Packed>,
+    pub(crate) messages: HashMap<u32, Message>,
+    /// Calls of methods: of this isolate, and of others on its objects.
+    pub(crate) waiting: HashMap<u32, Waiting>,
+    pub(crate) incoming: HashMap<u32, (u32, ReplyTo)>,
+    /// What this isolate's worker is to those that it gives its own entrypoints.
+    pub(crate) own: Option<Callee>,
+    pub(crate) flags: Vec<String>,
     next_number: u32,
     /// Host clock at which JavaScript's next timer is due, in microseconds.
     pub(crate) timer_us: Option<u64>,
@@ -138,10 +171,20 @@ impl IsolateState {
             by_id: HashMap::new(),
             inbound: HashMap::new(),
             outbound: HashMap::new(),
-            streams: HashMap::new(),
+            streams_in: HashMap::new(),
+            streams_out: HashMap::new(),
             calls: HashMap::new(),
             call_keys: HashMap::new(),
             capabilities: HashMap::new(),
+            exports: HashMap::new(),
+            fresh: HashMap::new(),
+            imports: HashMap::new(),
+            packed: HashMap::new(),
+            messages: HashMap::new(),
+            waiting: HashMap::new(),
+            incoming: HashMap::new(),
+            own: None,
+            flags: Vec::new(),
             next_number: 1,
             timer_us: None,
             wakes: Vec::new(),
@@ -183,6 +226,13 @@ impl IsolateState {
             settled: false,
             open_bodies: 0,
             next_stream: 1,
+            session: matches!(invocation.work, Work::Rpc(_)),
+            exports: 0,
+            held: 0,
+            incoming: 0,
+            waiting_calls: 0,
+            waiting_bytes: 0,
+            plain_bytes: 0,
             workers: Vec::new(),
             numbers: Vec::new(),
         };
@@ -232,7 +282,11 @@ impl IsolateState {
     }
 
     pub(crate) fn finish_if_idle(&mut self, number: u32) {
-        if self.running.get(&number).is_some_and(|running| running.settled && running.open_bodies == 0) {
+        let idle = |running: &Running| {
+            let held = running.session && (running.exports > 0 || running.held > 0);
+            running.settled && running.open_bodies == 0 && running.incoming == 0 && !held
+        };
+        if self.running.get(&number).is_some_and(idle) && self.wind_down(number) {
             self.finish(number, Outcome::Done);
         }
     }
@@ -243,6 +297,7 @@ impl IsolateState {
         self.by_id.remove(&running.id);
         self.release_streams(number, &outcome);
         self.release_calls(number);
+        self.release_rpc(number, &outcome);
         let mut usage = running.usage;
         usage.cpu_us += running.cpu_us;
         if number == self.current {
@@ -287,7 +342,7 @@ impl IsolateState {
     fn release_streams(&mut self, owner: u32, outcome: &Outcome) {
         self.inbound.retain(|_, (of, inbound)| {
             if *of == owner {
-                self.streams.remove(&(inbound.route.invocation, inbound.route.stream));
+                self.streams_in.remove(&(inbound.route.invocation, inbound.route.stream));
                 if inbound.ended.is_none() {
                     inbound.route.send(BodyStep::Stop);
                 }
@@ -298,7 +353,7 @@ impl IsolateState {
         self.outbound.retain(|_, (of, outbound)| {
             if *of == owner {
                 if let Some(route) = &outbound.route {
-                    self.streams.remove(&(route.invocation, route.stream));
+                    self.streams_out.remove(&(route.invocation, route.stream));
                     host.forget_stream(route);
                 }
                 outbound.end(BodyStep::Abort(format!("the worker ended: {}", outcome.code())));

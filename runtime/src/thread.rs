@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 
 use atoll_bindings::seam::{EnvValue, InvocationId, Outcome, Usage};
 use atoll_loader::limits::Limits;
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::helpers::HELPERS_MAX;
@@ -16,6 +15,7 @@ use crate::message::{Inbox, IsolateMsg};
 use crate::modules::Entry;
 use crate::platform::THREAD_STACK_BYTES;
 use crate::pool::{Duty, Pool};
+use crate::rpc::Message;
 use crate::state::Capability;
 use crate::watchdog::{Slot, Verdict};
 
@@ -42,16 +42,7 @@ pub(crate) struct StartSpec {
 pub(crate) enum EnvSpec {
     Named(Vec<(Arc<str>, EnvValue)>),
     /// What a parent isolate gives to a worker that it loads.
-    Given(Vec<(String, GivenValue)>),
-}
-
-/// One value of a dynamic worker's `env`.
-#[derive(Clone, Debug)]
-pub(crate) enum GivenValue {
-    /// A structured clone, serialised by the parent isolate.
-    Clone(Bytes),
-    /// A capability of the parent's.
-    Fetcher(Capability),
+    Given(Message),
 }
 
 /// How to reach an isolate.

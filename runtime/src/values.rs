@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::modules::string;
 use crate::state::{BodyForm, Capability, IsolateState, Wake};
-use crate::thread::{EnvSpec, GivenValue};
+use crate::thread::EnvSpec;
 
 type Arguments<'s> = Option<Vec<v8::Local<'s, v8::Value>>>;
 
@@ -21,6 +21,53 @@ fn optional<'s>(scope: &mut v8::PinScope<'s, '_>, text: Option<String>) -> Optio
         Some(text) => Some(string(scope, &text)?.into()),
         None => Some(v8::null(scope).into()),
     }
+}
+
+/// JSON text, the number of a message, or null.
+pub(crate) fn props_value<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    (text, message): (Option<String>, u32),
+) -> Option<v8::Local<'s, v8::Value>> {
+    if message > 0 { Some(number(scope, message)) } else { optional(scope, text) }
+}
+
+/// Arguments of `onRpc` for a call of an entrypoint's method or property.
+pub(crate) fn rpc_entry_arguments<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    id: u32,
+    entrypoint: Option<String>,
+    props: (Option<String>, u32),
+    call: u32,
+    path: &[String],
+    message: u32,
+) -> Arguments<'s> {
+    Some(vec![
+        number(scope, 0),
+        number(scope, id),
+        number(scope, call),
+        path_array(scope, path)?,
+        number(scope, message),
+        optional(scope, entrypoint)?,
+        props_value(scope, props)?,
+    ])
+}
+
+/// Arguments of `onRpc` for a call on an object that was handed out.
+pub(crate) fn rpc_export_arguments<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    export: u32,
+    call: u32,
+    path: &[String],
+    message: u32,
+) -> Arguments<'s> {
+    let path = path_array(scope, path)?;
+    Some(vec![number(scope, 1), number(scope, export), number(scope, call), path, number(scope, message)])
+}
+
+fn path_array<'s>(scope: &mut v8::PinScope<'s, '_>, path: &[String]) -> Option<v8::Local<'s, v8::Value>> {
+    let names: Option<Vec<v8::Local<v8::Value>>> =
+        path.iter().map(|name| Some(string(scope, name)?.into())).collect();
+    Some(v8::Array::new_with_elements(scope, &names?).into())
 }
 
 fn number<'s>(scope: &mut v8::PinScope<'s, '_>, value: u32) -> v8::Local<'s, v8::Value> {
@@ -82,7 +129,7 @@ pub(crate) fn fetch_arguments<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     id: u32,
     entrypoint: Option<String>,
-    props: Option<String>,
+    props: (Option<String>, u32),
     method: &str,
     url: &str,
     headers: &Headers,
@@ -92,7 +139,7 @@ pub(crate) fn fetch_arguments<'s>(
     Some(vec![
         number(scope, id),
         optional(scope, entrypoint)?,
-        optional(scope, props)?,
+        props_value(scope, props)?,
         string(scope, method)?.into(),
         string(scope, url)?.into(),
         headers_array(scope, headers)?,
@@ -106,14 +153,14 @@ pub(crate) fn scheduled_arguments<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     id: u32,
     entrypoint: Option<String>,
-    props: Option<String>,
+    props: (Option<String>, u32),
     cron: &str,
     time_ms: u64,
 ) -> Arguments<'s> {
     Some(vec![
         number(scope, id),
         optional(scope, entrypoint)?,
-        optional(scope, props)?,
+        props_value(scope, props)?,
         string(scope, cron)?.into(),
         v8::Number::new(scope, time_ms as f64).into(),
     ])
@@ -140,6 +187,12 @@ pub(crate) fn wake_arguments<'s>(scope: &mut v8::PinScope<'s, '_>, waiter: u32, 
             set(scope, reply, "error", message)?;
             let denied = v8::Boolean::new(scope, denied).into();
             set(scope, reply, "denied", denied)?;
+        }
+        Wake::Rpc { message, threw } => {
+            let message = number(scope, message);
+            set(scope, reply, "rpc", message)?;
+            let threw = v8::Boolean::new(scope, threw).into();
+            set(scope, reply, "thrown", threw)?;
         }
         Wake::Threw(error) => {
             let name = string(scope, &error.name)?.into();
@@ -172,7 +225,7 @@ pub(crate) fn wake_arguments<'s>(scope: &mut v8::PinScope<'s, '_>, waiter: u32, 
 }
 
 /// Arguments of `makeEnv`: the capability behind global fetch (or -1), then env as (name, kind, value) triples or as
-/// one serialised clone.
+/// the number of a message.
 pub(crate) fn env_arguments<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     state: &Rc<RefCell<IsolateState>>,
@@ -209,13 +262,8 @@ pub(crate) fn env_arguments<'s>(
             }
         }
         EnvSpec::Given(given) => {
-            for (name, value) in given {
-                let (kind, value) = match value {
-                    GivenValue::Clone(bytes) => ("clone", uint8_array(scope, &bytes)?),
-                    GivenValue::Fetcher(target) => ("fetcher", number(scope, capability(target))),
-                };
-                add(scope, &name, kind, value)?;
-            }
+            let message = state.borrow_mut().keep_message(given);
+            return Some(vec![outbound, number(scope, message)]);
         }
     }
     let env = v8::Array::new_with_elements(scope, &triples).into();

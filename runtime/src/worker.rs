@@ -1,14 +1,14 @@
 //! Workers that workers load: `env.LOADER`'s other half.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 use atoll_bindings::seam::{Outcome, Usage};
 use atoll_loader::limits::Limits;
 use dashmap::DashMap;
 
 use crate::host::HostShared;
-use crate::message::{IsolateMsg, Peer};
+use crate::message::{Inbox, IsolateMsg, Peer};
 use crate::thread::{IsolateRef, StartSpec};
 use crate::watchdog::now_us;
 
@@ -45,16 +45,7 @@ impl ChildWorker {
     /// Sends a message; an invocation that finds no isolate any more is answered here.
     pub(crate) fn send(&self, message: IsolateMsg) {
         self.used_us.store(now_us(), Relaxed);
-        if let IsolateMsg::Cancel { invocation } = message {
-            self.isolate.inbox.send(IsolateMsg::Cancel { invocation }).ok();
-            return;
-        }
-        if let Err(lost) = self.isolate.inbox.send(message)
-            && let IsolateMsg::Invoke(invocation) = lost.0
-        {
-            let outcome = Outcome::HostFault("The dynamic worker has ended.".into());
-            invocation.peer.done(invocation.id, outcome, Usage::default());
-        }
+        deliver(&self.isolate.inbox, message);
     }
 
     /// Ends the isolate once it is idle.
@@ -68,6 +59,67 @@ impl ChildWorker {
 impl Drop for ChildWorker {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+/// A worker of this host that another one may call.
+#[derive(Clone, Debug)]
+pub(crate) enum Callee {
+    /// One that a worker loaded.
+    Child(Arc<ChildWorker>),
+    /// The worker that gives its own entrypoint away.
+    Own(Arc<OwnWorker>),
+}
+
+/// How to reach a worker through `ctx.exports`: its isolate, or a new one of the same worker if that is gone.
+#[derive(Debug)]
+pub(crate) struct OwnWorker {
+    pub(crate) host: Weak<HostShared>,
+    pub(crate) inbox: Inbox,
+    pub(crate) limits: Limits,
+    /// For workers with a warm isolate, which comes and goes.
+    pub(crate) spec: Option<StartSpec>,
+}
+
+impl Callee {
+    pub(crate) fn limits(&self) -> Limits {
+        match self {
+            Self::Child(worker) => worker.limits,
+            Self::Own(worker) => worker.limits,
+        }
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        match self {
+            Self::Child(worker) => worker.peer(),
+            Self::Own(worker) => Peer::Isolate(worker.current()),
+        }
+    }
+
+    /// Sends a message; an invocation that finds no isolate any more is answered here.
+    pub(crate) fn send(&self, message: IsolateMsg) {
+        match self {
+            Self::Child(worker) => worker.send(message),
+            Self::Own(worker) => deliver(&worker.current(), message),
+        }
+    }
+}
+
+impl OwnWorker {
+    fn current(&self) -> Inbox {
+        match (&self.spec, self.host.upgrade()) {
+            (Some(spec), Some(host)) if self.inbox.is_closed() => host.isolate_for(spec.clone()).inbox,
+            _ => self.inbox.clone(),
+        }
+    }
+}
+
+fn deliver(inbox: &Inbox, message: IsolateMsg) {
+    if let Err(lost) = inbox.send(message)
+        && let IsolateMsg::Invoke(invocation) = lost.0
+    {
+        let outcome = Outcome::HostFault("The dynamic worker has ended.".into());
+        invocation.peer.done(invocation.id, outcome, Usage::default());
     }
 }
 

@@ -5,10 +5,13 @@
 use std::sync::Arc;
 
 use atoll_bindings::body::RequestBody;
+use atoll_bindings::channel::{CallContext, CallFuture, Channel, MethodFuture};
 use atoll_bindings::link::{Answer, Ended, Link, Running, Start, StartEvent, in_process};
-use atoll_bindings::seam::{Identity, IsolateKey, Outcome};
+use atoll_bindings::seam::{CallError, Identity, IsolateKey, MethodError, Outcome};
+use atoll_bindings::value::Value;
 use atoll_loader::WorkerCode;
 use atoll_loader::limits::Limits;
+use atoll_runtime::embed::{Env, Loader};
 use atoll_runtime::host::{HostConfig, run};
 use http_body_util::BodyExt;
 
@@ -158,4 +161,60 @@ fn a_growing_heap_is_stopped() {
         Limits::default(),
     );
     assert_eq!(heap.unwrap_err().code(), "limit_heap");
+}
+
+/// A capability in Rust, called as a method by guests.
+struct Greeter;
+
+impl Channel for Greeter {
+    fn fetch(&self, _: CallContext, _: http::Request<RequestBody>) -> CallFuture {
+        Box::pin(async { Err(CallError::Denied("no fetch".into())) })
+    }
+
+    fn call(&self, context: CallContext, method: &str, arguments: Vec<Value>) -> MethodFuture {
+        let unknown = MethodError::unknown(method);
+        let known = method == "greet";
+        Box::pin(async move {
+            let Some(name) = arguments.first().map(|first| first.member("name")).filter(|_| known) else {
+                return Err(unknown);
+            };
+            let text = format!("{} from {}", name.as_text().unwrap_or("nobody"), context.identity.tenant);
+            Ok(Value::List(vec![Value::Text(text), Value::Data(vec![1, 2].into())]))
+        })
+    }
+
+    fn name(&self) -> &str {
+        "greeter"
+    }
+}
+
+#[test]
+fn a_capability_in_rust_answers_methods() {
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    tokio.block_on(async {
+        let loader = Loader::start().unwrap();
+        let code = WorkerCode::new("m.js").js(
+            "m.js",
+            r#"export default { async run(input, env, ctx) {
+                const words = async (f) => { try { return await f(); } catch (e) { return `${e.name}: ${e.message}`; } };
+                const [text, data] = await env.GREETER.greet({ name: "Ada", more: [1, { x: null }] });
+                return [
+                  text, data.byteLength,
+                  await words(() => env.GREETER.other()),
+                  await words(() => env.GREETER.greet(() => 1)),
+                  await words(() => env.GREETER.a.b()),
+                  await words(() => env.GREETER.greet(new Uint8Array(300000))),
+                  await words(() => env.GREETER.greet(new Map())),
+                ];
+            } };"#,
+        );
+        let worker = loader.load(code, None, Env::new().service("GREETER", Arc::new(Greeter))).unwrap();
+        let got = worker.execute("null").await.unwrap();
+        let plain = "Error: This binding takes method calls with at most 262144 bytes of plain data.";
+        let unknown = "TypeError: The RPC receiver does not implement the method \\\"other\\\".";
+        let data = "TypeError: The value holds something that this binding cannot take.";
+        let want =
+            format!("[\"Ada from embed\",2,\"{unknown}\",\"{plain}\",\"{plain}\",\"{plain}\",\"{data}\"]");
+        assert_eq!(got, want);
+    });
 }

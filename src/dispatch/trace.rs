@@ -9,7 +9,8 @@
 use std::sync::Arc;
 
 use atoll_bindings::body::RequestBody;
-use atoll_bindings::channel::{CallContext, CallFuture, Channel};
+use atoll_bindings::channel::{CallContext, CallFuture, Channel, MethodFuture};
+use atoll_bindings::value::Value;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -74,6 +75,10 @@ impl Channel for Traced {
     fn fetch(&self, context: CallContext, mut request: Request<RequestBody>) -> CallFuture {
         self.trace.add(request.headers_mut());
         self.channel.fetch(context, request)
+    }
+
+    fn call(&self, context: CallContext, method: &str, arguments: Vec<Value>) -> MethodFuture {
+        self.channel.call(context, method, arguments)
     }
 
     fn name(&self) -> &str {

@@ -7,6 +7,7 @@ mod aftermath;
 mod crowd;
 mod modules;
 mod rows;
+mod rpc;
 
 use serde_json::{Value, json};
 

@@ -13,8 +13,10 @@ use super::{Inner, check_inline};
 use crate::body::RequestBody;
 use crate::channel::{CallContext, Channel};
 use crate::seam::{
-    Body, BodyStep, CallError, CallId, ChannelId, HttpRequest, HttpResponse, StreamId, ToHost,
+    Body, BodyStep, CallError, CallId, ChannelId, HttpRequest, HttpResponse, METHOD_BYTES_MAX,
+    METHOD_NAME_BYTES_MAX, MethodError, StreamId, ToHost,
 };
+use crate::value::{VALUE_BYTES_MAX, Value, ValueError};
 
 /// Calls beyond the limit of subrequests that are still answered. A correct host counts too and makes none; each answer is
 /// queued, so a host that goes on and does not read must be stopped.
@@ -72,6 +74,70 @@ pub(super) fn begin(
     let task = link.runtime.spawn(run(reply, channel, request, announced));
     state.calls.insert(call, task.abort_handle());
     Ok(())
+}
+
+/// Takes a `CallMethod` from the host: the same checks, and the same count.
+pub(super) fn begin_method(
+    link: &Arc<Inner>,
+    invocation: &Arc<Invocation>,
+    call: CallId,
+    channel: ChannelId,
+    method: String,
+    arguments: Bytes,
+) -> Result<(), Violation> {
+    if arguments.len() > METHOD_BYTES_MAX || method.len() > METHOD_NAME_BYTES_MAX {
+        return Err(Violation::InlineTooLong);
+    }
+    let mut state = invocation.lock();
+    if state.calls.contains_key(&call) {
+        return Err(Violation::CallNumber);
+    }
+    let reply = Reply { link: Arc::clone(link), invocation: Arc::clone(invocation), call, sent: false };
+    state.calls_made = state.calls_made.saturating_add(1);
+    let made = state.calls_made;
+    let most = invocation.limits.subrequests;
+    let granted = invocation.channel(channel).map(Arc::clone);
+    let refusal = match &granted {
+        _ if made > most.saturating_add(CALLS_REFUSED_MAX) => {
+            drop(state);
+            return Err(Violation::TooManyCalls);
+        }
+        _ if state.is_over() => Some(CallError::Network("The invocation has ended.".to_owned())),
+        _ if made > most => {
+            Some(CallError::Denied("Too many subrequests by single Worker invocation.".to_owned()))
+        }
+        None => Some(CallError::Denied("This capability was not granted.".to_owned())),
+        Some(_) => None,
+    };
+    let (Some(channel), None) = (granted.clone(), &refusal) else {
+        drop(state);
+        if granted.is_none() {
+            link.count_forged();
+        }
+        reply.refuse(refusal.unwrap_or_else(|| CallError::Denied(String::new())));
+        return Ok(());
+    };
+    // Under the lock, so that the task cannot end before its handle is in the table.
+    let task = link.runtime.spawn(run_method(reply, channel, method, arguments));
+    state.calls.insert(call, task.abort_handle());
+    Ok(())
+}
+
+async fn run_method(mut reply: Reply, channel: Arc<dyn Channel>, method: String, arguments: Bytes) {
+    let invocation = Arc::clone(&reply.invocation);
+    let Ok(_slot) = invocation.slots.acquire().await else { return };
+    let context = CallContext { identity: invocation.identity.clone(), invocation: invocation.id };
+    let result = match Value::decode(&arguments) {
+        Ok(Value::List(arguments)) => channel.call(context, &method, arguments).await,
+        Ok(_) => Err(MethodError::usage(ValueError::Malformed.to_string())),
+        Err(error) => Err(MethodError::usage(error.to_string())),
+    };
+    let result = result.map(|value| value.encode()).and_then(|bytes| match bytes.len() {
+        0..=VALUE_BYTES_MAX => Ok(bytes),
+        _ => Err(MethodError::failed(ValueError::TooLarge.to_string())),
+    });
+    reply.sent = true;
+    reply.link.send(ToHost::Returned { invocation: invocation.id, call: reply.call, result });
 }
 
 /// Answers a call that does not happen, and keeps nothing of its body.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use atoll_bindings::body::RequestBody;
-use atoll_bindings::channel::{CallContext, CallFuture, Channel, ReplyMeta};
+use atoll_bindings::channel::{CallContext, CallFuture, Channel, MethodFuture, ReplyMeta};
 use atoll_bindings::link::{Grant, Link, Running, Start};
 use atoll_bindings::seam::*;
+use atoll_bindings::value::Value;
 use atoll_loader::limits::{BODY_CREDIT_BYTES, Limits};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -290,6 +291,82 @@ async fn many_calls_at_once_are_all_answered() {
             reply(&mut host).await.1.unwrap();
         }
         assert_eq!(answered.load(Ordering::Relaxed), calls as usize);
+    })
+    .await;
+}
+
+/// Adds what it is given, or throws.
+struct Adds;
+
+impl Channel for Adds {
+    fn fetch(&self, _: CallContext, _: http::Request<RequestBody>) -> CallFuture {
+        Box::pin(async { Err(CallError::Denied(String::new())) })
+    }
+
+    fn call(&self, context: CallContext, method: &str, arguments: Vec<Value>) -> MethodFuture {
+        let method = method.to_owned();
+        Box::pin(async move {
+            let sum = arguments.iter().filter_map(Value::as_number).sum();
+            match method.as_str() {
+                "add" => Ok(Value::Number(sum)),
+                "who" => Ok(Value::from(&*context.identity.tenant)),
+                "panics" => panic!("a bug of the capability"),
+                _ => Err(MethodError::unknown(&method)),
+            }
+        })
+    }
+
+    fn name(&self) -> &str {
+        "adds"
+    }
+}
+
+fn method(host: &Host, invocation: InvocationId, call: u32, channel: u32, method: &str, arguments: Bytes) {
+    host.say(ToGateway::CallMethod {
+        invocation,
+        call: CallId(call),
+        channel: ChannelId(channel),
+        method: method.into(),
+        arguments,
+    });
+}
+
+#[tokio::test]
+async fn methods_answer_with_values_and_errors() {
+    both(|link, mut host| async move {
+        let (_running, id) = started(&link, &mut host, with(Adds)).await;
+        let numbers = Value::List(vec![Value::Number(1.0), Value::Number(2.5)]).encode();
+        for (call, name, arguments, want) in [
+            (1, "add", numbers.clone(), Ok(Value::Number(3.5))),
+            (2, "who", Value::List(vec![]).encode(), Ok(Value::from("acme"))),
+            (3, "nope", numbers.clone(), Err(MethodError::unknown("nope"))),
+            (4, "add", Bytes::from_static(b"\xff"), Err(MethodError::usage("The value is malformed."))),
+        ] {
+            method(&host, id, call, 0, name, arguments);
+            let ToHost::Returned { call: answered, result, .. } = host.next().await else {
+                panic!("{name} was not answered")
+            };
+            assert_eq!(answered, CallId(call));
+            assert_eq!(result.map(|bytes| Value::decode(&bytes).unwrap()), want, "{name}");
+        }
+        // Not granted, and a capability that panics: refusals, as for fetch.
+        for (call, channel, name) in [(5, 7, "add"), (6, 0, "panics")] {
+            method(&host, id, call, channel, name, numbers.clone());
+            let (answered, result) = reply(&mut host).await;
+            assert_eq!(answered, CallId(call));
+            assert!(result.is_err());
+        }
+        assert_eq!(link.calls_forged(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn arguments_beyond_the_bound_break_the_protocol() {
+    both(|link, mut host| async move {
+        let (_running, id) = started(&link, &mut host, with(Adds)).await;
+        method(&host, id, 1, 0, "add", vec![0; METHOD_BYTES_MAX + 1].into());
+        link.closed().await;
     })
     .await;
 }

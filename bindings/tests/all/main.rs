@@ -9,5 +9,6 @@ mod model;
 mod outside;
 mod policy;
 mod support;
+mod value;
 mod violations;
 mod wire;

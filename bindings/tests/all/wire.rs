@@ -87,6 +87,13 @@ fn to_host() -> impl Strategy<Value = ToHost> {
             call: CallId(call),
             result: Err(CallError::Network(text)),
         }),
+        (id.clone(), any::<u32>(), bytes(), text()).prop_map(|(invocation, call, bytes, text)| {
+            ToHost::Returned {
+                invocation,
+                call: CallId(call),
+                result: if call % 2 == 0 { Ok(bytes) } else { Err(MethodError::failed(text)) },
+            }
+        }),
         id.prop_map(|invocation| ToHost::Cancel { invocation }),
         text().prop_map(|key| ToHost::Evict { key: key.into() }),
         Just(ToHost::Drain),
@@ -107,6 +114,10 @@ fn to_gateway() -> impl Strategy<Value = ToGateway> {
             call: CallId(call),
             channel: ChannelId(call),
             request
+        }),
+        (id.clone(), any::<u32>(), text(), bytes()).prop_map(|(invocation, call, method, arguments)| {
+            let (call, channel) = (CallId(call), ChannelId(call));
+            ToGateway::CallMethod { invocation, call, channel, method, arguments }
         }),
         (id.clone(), text()).prop_map(|(invocation, message)| ToGateway::Log(LogLine {
             invocation,

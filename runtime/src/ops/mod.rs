@@ -5,6 +5,7 @@
 
 mod body;
 mod invocation;
+mod rpc;
 mod script;
 mod worker;
 
@@ -36,6 +37,18 @@ deno_core::extension!(
         invocation::op_settled,
         invocation::op_timer_set,
         invocation::op_url_parse_href,
+        rpc::op_rpc_pack,
+        rpc::op_rpc_drop,
+        rpc::op_rpc_dispose_with,
+        rpc::op_rpc_send,
+        rpc::op_rpc_return,
+        rpc::op_rpc_take,
+        rpc::op_rpc_export,
+        rpc::op_rpc_own_stub,
+        rpc::op_rpc_dup,
+        rpc::op_rpc_release,
+        rpc::op_rpc_own_entrypoint,
+        rpc::op_rpc_flag,
         script::op_script_load,
         worker::op_worker_load,
         worker::op_worker_find,

@@ -8,10 +8,11 @@ use deno_core::{OpState, op2};
 
 use super::isolate;
 use crate::message::Root;
+use crate::rpc::{Message, Props};
 use crate::state::{Capability, IsolateState};
-use crate::thread::{EnvSpec, GivenValue, StartSpec};
+use crate::thread::{EnvSpec, StartSpec};
 use crate::values::bytes_of;
-use crate::worker::ChildWorker;
+use crate::worker::{Callee, ChildWorker};
 
 /// Why a worker was not loaded, with the class that JavaScript sees.
 #[derive(Debug, thiserror::Error, deno_error::JsError)]
@@ -56,36 +57,16 @@ fn modules_of(scope: &mut v8::PinScope, flat: v8::Local<v8::Array>) -> Vec<(Stri
     modules
 }
 
-/// `env` from (name, kind, value) triples.
-fn env_of(
-    scope: &mut v8::PinScope,
-    isolate: &IsolateState,
-    flat: v8::Local<v8::Array>,
-) -> Result<EnvSpec, LoadRefused> {
-    let mut given = Vec::new();
-    let mut bytes_total = 0;
-    for at in (0..flat.length()).step_by(3) {
-        let name = text_at(scope, flat, at);
-        let kind = text_at(scope, flat, at + 1);
-        let Some(value) = flat.get_index(scope, at + 2) else { continue };
-        bytes_total += name.len();
-        if kind == "fetcher" {
-            let number = value.try_cast::<v8::Uint32>().map_or(u32::MAX, |number| number.value());
-            if let Some(capability) = isolate.capabilities.get(&number) {
-                given.push((name, GivenValue::Fetcher(capability.clone())));
-            }
-        } else {
-            let bytes = bytes_of(scope, value);
-            bytes_total += bytes.len();
-            given.push((name, GivenValue::Clone(bytes)));
-        }
-    }
-    if bytes_total > ENV_BYTES_MAX {
+/// `env` from the value that the scripts wrote; 0 for none.
+fn env_of(isolate: &mut IsolateState, env: u32) -> Result<EnvSpec, LoadRefused> {
+    let Some(packed) = isolate.packed.remove(&env) else { return Ok(EnvSpec::Given(Message::default())) };
+    let bytes = packed.bytes.len();
+    if bytes > ENV_BYTES_MAX {
         return Err(LoadRefused::Generic(format!(
-            "Dynamic Worker env size ({bytes_total} bytes) exceeds the maximum allowed size of {ENV_BYTES_MAX} bytes."
+            "Dynamic Worker env size ({bytes} bytes) exceeds the maximum allowed size of {ENV_BYTES_MAX} bytes."
         )));
     }
-    Ok(EnvSpec::Given(given))
+    Ok(EnvSpec::Given(isolate.seal_plain(packed)))
 }
 
 fn outbound_of(isolate: &IsolateState, outbound: i32) -> Option<Capability> {
@@ -108,7 +89,7 @@ pub(crate) fn op_worker_load<'s>(
     allow_experimental: bool,
     #[string] main: String,
     modules: v8::Local<'s, v8::Array>,
-    env: v8::Local<'s, v8::Array>,
+    #[smi] env: u32,
     #[smi] outbound: i32,
     cpu_ms: f64,
     sub_requests: f64,
@@ -148,7 +129,7 @@ pub(crate) fn op_worker_load<'s>(
     })?;
     let spec = StartSpec {
         entry,
-        env: env_of(scope, &isolate, env)?,
+        env: env_of(&mut isolate, env)?,
         outbound: outbound_of(&isolate, outbound),
         limits,
         depth: isolate.depth + 1,
@@ -216,7 +197,7 @@ pub(crate) fn op_worker_entrypoint(
     #[smi] owner: u32,
     #[smi] worker: u32,
     #[string] name: Option<String>,
-    #[string] props: Option<String>,
+    #[smi] props: u32,
     cpu_ms: f64,
     sub_requests: f64,
 ) -> Result<u32, LoadRefused> {
@@ -228,6 +209,8 @@ pub(crate) fn op_worker_entrypoint(
     let mut limits = worker.limits;
     lower(&mut limits.cpu_ms, cpu_ms);
     lower(&mut limits.subrequests, sub_requests);
+    let props = isolate.packed.remove(&props).map(|packed| Props::Message(isolate.seal_plain(packed)));
+    let worker = Callee::Child(worker);
     let capability = Capability::Entrypoint { worker, name, props, limits: Some(limits) };
     Ok(isolate.add_capability(owner, capability))
 }
