@@ -180,6 +180,8 @@ pub struct Config {
     pub hosting: Hosting,
     /// Resident memory that one isolate host may hold, in MiB; by default a share of what there is.
     pub isolate_host_memory_mib: Option<u64>,
+    /// Isolate hosts that cannot be confined completely serve nobody.
+    pub require_sandbox: bool,
     /// Listener bounds.
     pub http: HttpLimits,
     /// Bounds over all tenants.
@@ -209,6 +211,8 @@ pub struct Overrides {
     pub dev: bool,
     /// Replaces `isolate_hosts`.
     pub hosting: Option<Hosting>,
+    /// Turns `require_sandbox` on.
+    pub require_sandbox: bool,
 }
 
 impl Config {
@@ -246,6 +250,7 @@ struct Raw {
     data_dir: Option<PathBuf>,
     isolate_hosts: Option<usize>,
     isolate_host_memory_mib: Option<u64>,
+    require_sandbox: bool,
     dev: bool,
     tls: Option<RawTls>,
     http: RawHttp,
@@ -357,6 +362,9 @@ impl Raw {
         if let Hosting::Processes(count) = hosting {
             ensure((1..=64).contains(&count), "isolate_hosts", "must be 0 (in-process) to 64")?;
         }
+        let require_sandbox = overrides.require_sandbox || self.require_sandbox;
+        let walled = hosting != Hosting::InProcess;
+        ensure(walled || !require_sandbox, "require_sandbox", "needs isolate hosts: in-process has no wall")?;
         let memory = self.isolate_host_memory_mib.unwrap_or(HOST_MEMORY_MIB_MIN);
         ensure(memory >= HOST_MEMORY_MIB_MIN, "isolate_host_memory_mib", "must be at least 256")?;
         ensure(self.tenants.len() <= TENANTS_MAX, "tenants", "has too many entries")?;
@@ -374,6 +382,7 @@ impl Raw {
             dev: overrides.dev || self.dev,
             hosting,
             isolate_host_memory_mib: self.isolate_host_memory_mib,
+            require_sandbox,
             http: self.http.check()?,
             admission: GlobalPolicy { in_flight_max: self.admission.in_flight_max },
             allow_private: self.outbound.allow_private,
@@ -523,6 +532,7 @@ mod tests {
             ("[tenants.a]\ntokens = [\"secret\"]", "tenants.a.tokens"),
             ("[tenants.a]\nhosts = [\"a b\"]", "tenants.a.hosts"),
             ("isolate_hosts = 65", "isolate_hosts"),
+            ("isolate_hosts = 0\nrequire_sandbox = true", "require_sandbox"),
             ("isolate_host_memory_mib = 10", "isolate_host_memory_mib"),
             ("[http]\nconnections_max = 0", "http.connections_max"),
             (

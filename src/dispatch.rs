@@ -24,7 +24,7 @@ use http::Response;
 use tokio::sync::mpsc;
 
 use crate::config::Name;
-use crate::hosts::Hosts;
+use crate::hosts::{Hosts, Sandbox};
 use logs::LogRing;
 use record::Record;
 use trace::Trace;
@@ -37,6 +37,8 @@ pub trait Isolates: Send + Sync + 'static {
     fn evict(&self, key: &Arc<str>);
     /// Whether work can be taken now.
     fn ready(&self) -> bool;
+    /// How far the process that runs guests is confined; `None` while nobody knows.
+    fn sandbox(&self) -> Option<Sandbox>;
     /// The latest state of the active hosts.
     fn heartbeats(&self) -> Vec<Heartbeat>;
 }
@@ -52,6 +54,10 @@ impl Isolates for Link {
 
     fn ready(&self) -> bool {
         self.close_reason().is_none()
+    }
+
+    fn sandbox(&self) -> Option<Sandbox> {
+        Some(Sandbox::none("guests run in the gateway's process"))
     }
 
     fn heartbeats(&self) -> Vec<Heartbeat> {
@@ -70,6 +76,10 @@ impl Isolates for Hosts {
 
     fn ready(&self) -> bool {
         Hosts::ready(self)
+    }
+
+    fn sandbox(&self) -> Option<Sandbox> {
+        Hosts::sandbox(self)
     }
 
     fn heartbeats(&self) -> Vec<Heartbeat> {

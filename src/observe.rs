@@ -58,6 +58,8 @@ pub enum HostEvent<'a> {
         pid: u32,
         /// From spawn to its first heartbeat.
         start_ms: u64,
+        /// Layers of its confinement that could not be applied, separated by spaces.
+        unconfined: &'a str,
     },
     /// It died, fell silent or broke the protocol.
     Lost(HostEnd<'a>),
@@ -163,7 +165,9 @@ impl Observer for TracingObserver {
 
     fn host(&self, event: &HostEvent<'_>) {
         match event {
-            HostEvent::Started { pid, start_ms } => tracing::info!(pid, start_ms, "isolate host started"),
+            HostEvent::Started { pid, start_ms, unconfined } => {
+                tracing::info!(pid, start_ms, unconfined, "isolate host started");
+            }
             HostEvent::Lost(end) => tracing::error!(?end, "isolate host lost"),
             HostEvent::Condemned(end) => tracing::error!(?end, "isolate host condemned"),
         }

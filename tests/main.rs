@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod confine;
 mod differential;
 mod examples;
 mod execute;

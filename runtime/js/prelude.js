@@ -396,7 +396,7 @@ function table(data, columns) {
 }
 const timing = (label, suffix) => {
   const since = MapPrototypeGet(started, label);
-  if (since !== undefined) log(LOG, [`${label}: ${op_clock_ms() - since}ms${suffix}`]);
+  if (since !== undefined) log(LOG, [`${label}: ${primordials.DateNow() - since}ms${suffix}`]);
 };
 const console = {
   debug: line(DEBUG), log: line(LOG), info: line(INFO), warn: line(WARN), error: line(ERROR),
@@ -424,7 +424,7 @@ const console = {
   },
   groupCollapsed: (...args) => console.group(...new primordials.SafeArrayIterator(args)),
   groupEnd: () => void (indent = primordials.StringPrototypeSlice(indent, 2)),
-  time: (label = "default") => void MapPrototypeSet(started, `${label}`, op_clock_ms()),
+  time: (label = "default") => void MapPrototypeSet(started, `${label}`, primordials.DateNow()),
   timeLog: (label = "default", ...args) => timing(`${label}`, args.length > 0 ? " " + format(args) : ""),
   timeEnd: (label = "default") => {
     timing(`${label}`, "");

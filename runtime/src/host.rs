@@ -23,7 +23,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root, Work};
 use crate::modules::Entry;
 use crate::pool::Pool;
-use crate::resident::{Resident, Trimmer};
+use crate::resident::{Resident, Trimmer, resident_bytes};
 use crate::rpc::Props;
 use crate::state::Capability;
 use crate::stream::Route;
@@ -364,15 +364,6 @@ impl HostShared {
         };
         let _gone = self.gateway.send(ToGateway::Heartbeat(heartbeat));
     }
-}
-
-/// Resident memory of this process, in bytes; 0 where `/proc` cannot be read.
-fn resident_bytes() -> u64 {
-    const PAGE_BYTES: u64 = 4_096;
-    std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok())
-        .map_or(0, |pages| pages * PAGE_BYTES)
 }
 
 /// Runs a host until the gateway goes away, or says `Drain` and nothing runs any more.

@@ -165,11 +165,21 @@ pub(crate) fn extensions(blobs: Arc<dyn BlobStoreTrait>) -> Vec<Extension> {
         if extension.name == "deno_web" {
             // Geometry, CSS and images: no worker has them, and every isolate would pay for them.
             extension.objects = Cow::Owned(Vec::new());
-            let kept: Vec<OpDecl> = extension.ops.iter().filter(|op| is_wanted(op.name)).copied().collect();
+            let kept: Vec<OpDecl> =
+                extension.ops.iter().filter(|op| is_wanted(op.name)).map(own_clock).collect();
             extension.ops = kept.into();
         }
     }
     extensions
+}
+
+/// Deno's clocks run; ours stand still within a turn.
+fn own_clock(op: &OpDecl) -> OpDecl {
+    match op.name {
+        "op_now" => crate::clock::op_now(),
+        "op_time_origin" => crate::clock::op_time_origin(),
+        _ => *op,
+    }
 }
 
 fn is_wanted(op: &str) -> bool {

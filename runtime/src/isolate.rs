@@ -348,6 +348,7 @@ impl Isolate {
     // ---- Entering JavaScript -------------------------------------------------------------------------------
 
     fn enter(&mut self) {
+        crate::clock::advance();
         let helped_us = self.slot.helpers.take_us();
         let mut state = self.state.borrow_mut();
         let current = state.payer();

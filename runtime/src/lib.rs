@@ -7,6 +7,7 @@
 mod blobs;
 mod body;
 mod call;
+mod clock;
 mod helpers;
 mod image;
 mod isolate;
@@ -27,6 +28,7 @@ mod values;
 mod watchdog;
 mod worker;
 
+pub mod confine;
 pub mod embed;
 pub mod host;
 

@@ -12,7 +12,7 @@
 //! An isolate is given out once and never comes back.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -47,10 +47,15 @@ pub(crate) enum Duty {
     Wait(oneshot::Receiver<Job>),
 }
 
+/// Cores that this process may use, counted once: the answer is in files, which a confined process cannot open.
+pub(crate) fn count_cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(2, std::num::NonZero::get))
+}
+
 impl Pool {
     pub(crate) fn new(size: usize) -> Self {
-        let creators_max = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        Self { size, creators_max, state: Mutex::default() }
+        Self { size, creators_max: count_cores(), state: Mutex::default() }
     }
 
     pub(crate) fn ready(&self) -> usize {

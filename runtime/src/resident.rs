@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::sync::OnceLock;
 
 /// Part of the machine's or the container's memory that an isolate host may hold unless told otherwise, in percent.
 const SHARE_PERCENT: u64 = 75;
@@ -13,7 +14,6 @@ const TICKS: u32 = 4;
 /// Watches this process.
 #[derive(Debug)]
 pub(crate) struct Resident {
-    statm: File,
     bytes_max: u64,
     last_bytes: u64,
     ticks: u32,
@@ -33,9 +33,8 @@ pub(crate) struct Look {
 impl Resident {
     /// `None` where `/proc` cannot be read.
     pub(crate) fn watch(bytes_max: u64) -> Option<Self> {
-        let statm = File::open("/proc/self/statm").ok()?;
-        let last_bytes = resident_bytes(&statm);
-        Some(Self { statm, bytes_max, last_bytes, ticks: 0 })
+        open()?;
+        Some(Self { bytes_max, last_bytes: resident_bytes(), ticks: 0 })
     }
 
     /// To be called at every tick; looks at some of them.
@@ -45,7 +44,7 @@ impl Resident {
             return None;
         }
         self.ticks = 0;
-        let bytes = resident_bytes(&self.statm);
+        let bytes = resident_bytes();
         let grown_bytes = bytes.saturating_sub(self.last_bytes);
         self.last_bytes = bytes;
         let far = self.bytes_max.saturating_mul(FAR_OVER_PERCENT) / 100;
@@ -53,10 +52,17 @@ impl Resident {
     }
 }
 
+/// The kernel's numbers about this process, opened once: a confined process can open nothing later.
+pub(crate) fn open() -> Option<&'static File> {
+    static STATM: OnceLock<Option<File>> = OnceLock::new();
+    STATM.get_or_init(|| File::open("/proc/self/statm").ok()).as_ref()
+}
+
 /// Resident memory of this process, in bytes; 0 where `/proc` cannot be read.
-fn resident_bytes(statm: &File) -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     const PAGE_BYTES: u64 = 4_096;
     let mut text = [0; 128];
+    let Some(statm) = open() else { return 0 };
     let Ok(length) = statm.read_at(&mut text, 0) else { return 0 };
     let text = std::str::from_utf8(&text[..length]).unwrap_or_default();
     text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).map_or(0, |pages| pages * PAGE_BYTES)

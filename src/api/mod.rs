@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 
 use crate::config::{Name, Scope};
+use crate::hosts::Sandbox;
 use crate::problem::Problem;
 use crate::server::body::ReplyBody;
 use crate::server::{Gateway, Phase};
@@ -143,7 +144,31 @@ async fn open(gateway: &Gateway, action: Action) -> Result<Response<ReplyBody>, 
         Action::Ready if !gateway.deployer.store().ready().await => {
             Err(unready("The store does not answer."))
         }
+        Action::Ready => Ok(json(StatusCode::OK, &Readiness::of(gateway))),
         _ => Ok(text("text/plain; charset=utf-8", "ok\n")),
+    }
+}
+
+/// What `/readyz` says when work can be taken.
+#[derive(Serialize)]
+struct Readiness {
+    status: &'static str,
+    sandbox: Confinement,
+}
+
+/// How far the processes that run guests are confined. Why something is missing is in the log: this needs no token.
+#[derive(Serialize)]
+struct Confinement {
+    complete: bool,
+    missing: Vec<String>,
+}
+
+impl Readiness {
+    fn of(gateway: &Gateway) -> Self {
+        let sandbox = gateway.isolates.sandbox();
+        let complete = sandbox.as_ref().is_some_and(Sandbox::is_complete);
+        let missing = sandbox.unwrap_or_default().missing.into_iter().map(|missing| missing.layer).collect();
+        Self { status: "ok", sandbox: Confinement { complete, missing } }
     }
 }
 

@@ -89,6 +89,9 @@ pub(crate) struct Serve {
     /// Isolate host processes, or `in-process` for none (no wall: for development only)
     #[arg(long, value_name = "N|in-process", value_parser = parse_hosts)]
     pub(crate) hosts: Option<Hosts>,
+    /// End with an error where the isolate hosts cannot be confined completely
+    #[arg(long)]
+    pub(crate) require_sandbox: bool,
     /// Show guests' errors with stacks to clients
     #[arg(long)]
     pub(crate) dev: bool,
@@ -485,11 +488,17 @@ pub(crate) struct Token {
 #[derive(Debug, Args)]
 pub(crate) struct IsolateHost {
     /// The descriptor of the socket to the gateway
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) fd: i32,
     /// Resident memory that it may hold, in MiB; by default a share of what there is
     #[arg(long, value_name = "MIB")]
     pub(crate) memory_mib: Option<u64>,
+    /// Confine the process, make one attempt to get out, and print what came of it (`list` names them)
+    #[arg(long, value_name = "ATTEMPT")]
+    pub(crate) probe: Option<String>,
+    /// Leave out a layer of the confinement: for `--probe` only, to see what the others hold
+    #[arg(long, value_name = "LAYER", requires = "probe")]
+    pub(crate) without: Vec<String>,
 }
 
 fn top_help() -> String {

@@ -9,14 +9,16 @@ use atoll_bindings::seam::Heartbeat;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll::config::Hosting;
+use atoll::config::{Config, Hosting};
 use atoll::dispatch::Isolates;
-use atoll::hosts::{Hosts, HostsConfig};
+use atoll::hosts::{Hosts, HostsConfig, Missing, Sandbox};
 use atoll::observe::Observer;
+use atoll_runtime::confine;
 use atoll_runtime::host::HostConfig;
 
 use super::args::IsolateHost;
 use super::exit::{Failure, Kind, Result};
+use super::output;
 
 /// The isolate hosts of a server.
 pub(crate) enum Engine {
@@ -28,27 +30,33 @@ pub(crate) enum Engine {
 
 impl Engine {
     /// Starts them. Returns at once: the server's `/readyz` says when work can be taken.
-    pub(crate) fn start(
-        hosting: Hosting,
-        memory_mib: Option<u64>,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Self> {
-        match hosting {
+    pub(crate) fn start(config: &Config, observer: Arc<dyn Observer>) -> Result<Self> {
+        match config.hosting {
             Hosting::InProcess => {
                 let link = in_process()?;
                 tokio::spawn(give_up_condemned(link.clone()));
                 Ok(Self::InProcess(link))
             }
             Hosting::Processes(active) => {
-                let mut own = HostsConfig::own().map_err(|error| {
+                let own = HostsConfig::own().map_err(|error| {
                     Failure::new(Kind::Internal, format!("cannot find this program's own file: {error}"))
                 })?;
-                if let Some(mib) = memory_mib {
-                    own.command.args.extend(["--memory-mib".into(), mib.to_string().into()]);
-                }
-                Ok(Self::Supervised(Hosts::spawn(HostsConfig { active, ..own }, observer)))
+                Ok(Self::Supervised(Hosts::spawn(hosts(own, active, config), observer)))
             }
         }
+    }
+
+    /// Fails if the first isolate host cannot be confined completely.
+    pub(crate) async fn require_sandbox(&self) -> Result<()> {
+        let Self::Supervised(hosts) = self else { return Ok(()) }; // the configuration allows no such thing
+        let sandbox = hosts.until_sandbox().await;
+        if sandbox.is_complete() {
+            return Ok(());
+        }
+        hosts.shutdown().await;
+        let message = format!("isolate hosts cannot be confined completely: {}", sandbox.reasons());
+        Err(Failure::new(Kind::Internal, message)
+            .hint("allow what is missing, or leave out --require-sandbox and `require_sandbox`"))
     }
 
     /// Waits until work can be taken, but not for ever.
@@ -90,12 +98,33 @@ impl Isolates for Engine {
         }
     }
 
+    fn sandbox(&self) -> Option<Sandbox> {
+        match self {
+            Self::InProcess(link) => Isolates::sandbox(link),
+            Self::Supervised(hosts) => hosts.sandbox(),
+        }
+    }
+
     fn heartbeats(&self) -> Vec<Heartbeat> {
         match self {
             Self::InProcess(link) => vec![link.heartbeat()],
             Self::Supervised(hosts) => hosts.heartbeats(),
         }
     }
+}
+
+/// The hosts as the configuration wants them.
+fn hosts(mut own: HostsConfig, active: usize, config: &Config) -> HostsConfig {
+    if let Some(mib) = config.isolate_host_memory_mib {
+        own.command.args.extend(["--memory-mib".into(), mib.to_string().into()]);
+    }
+    let resident_bytes_max = bytes_max(config.isolate_host_memory_mib);
+    HostsConfig { active, resident_bytes_max, require_sandbox: config.require_sandbox, ..own }
+}
+
+/// Resident memory that an isolate host may hold, in bytes.
+fn bytes_max(memory_mib: Option<u64>) -> Option<u64> {
+    memory_mib.map_or_else(atoll_runtime::default_bytes_max, |mib| mib.checked_mul(MIB))
 }
 
 /// Without a wall a stuck isolate cannot be killed: whoever waits for it is at least answered.
@@ -128,6 +157,10 @@ pub(crate) fn in_process() -> Result<Link> {
 /// `atoll isolate-host`: the socket to the gateway is standard input, which std hands over without `unsafe`.
 pub(crate) fn isolate_host(args: &IsolateHost) -> Result<()> {
     let internal = |error: std::io::Error| Failure::new(Kind::Internal, error);
+    confine::close_inherited().map_err(internal)?;
+    if let Some(name) = &args.probe {
+        return probe(name, &args.without);
+    }
     if args.fd != 0 {
         return Err(Failure::usage("the isolate host takes its socket as descriptor 0"));
     }
@@ -135,9 +168,34 @@ pub(crate) fn isolate_host(args: &IsolateHost) -> Result<()> {
     let runtime = runtime().map_err(internal)?;
     let _inside = runtime.enter();
     let endpoint = link::host_over_socket(UnixStream::from(socket)).map_err(internal)?;
-    let bytes_max = args.memory_mib.map_or_else(atoll_runtime::default_bytes_max, |mib| mib.checked_mul(MIB));
-    let config = HostConfig { resident_bytes_max: bytes_max, ..HostConfig::default() };
+    let config = HostConfig { resident_bytes_max: bytes_max(args.memory_mib), ..HostConfig::default() };
+    // Still one thread; what is needed is open. From here on nothing else can be.
+    let missing = confine::confine();
+    let missing = missing
+        .into_iter()
+        .map(|missing| Missing { layer: missing.layer.name().into(), reason: missing.reason });
+    output::line(&Sandbox { missing: missing.collect() }.line());
     runtime.block_on(atoll_runtime::host::run(endpoint, config)).map_err(internal)
+}
+
+/// `atoll isolate-host --probe NAME`: one attempt to get out of the confinement, as a line of JSON.
+fn probe(name: &str, without: &[String]) -> Result<()> {
+    if name == "list" {
+        confine::probe::names().for_each(|name| output::line(name));
+        return Ok(());
+    }
+    let Some((missing, result)) = confine::probe::attempt(name, without) else {
+        return Err(Failure::usage(format!("there is no attempt {name:?}")).hint("`--probe list` names them"));
+    };
+    let missing: Vec<_> = missing.iter().map(|missing| missing.layer.name()).collect();
+    let report = serde_json::json!({
+        "attempt": name,
+        "missing": missing,
+        "done": result.is_ok(),
+        "error": result.err().map(|error| error.to_string()),
+    });
+    output::line(&report.to_string());
+    Ok(())
 }
 
 /// Bytes in a mebibyte.

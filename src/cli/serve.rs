@@ -30,6 +30,7 @@ pub(crate) fn serve(args: Serve) -> Result<()> {
         tls,
         dev: args.dev,
         hosting: args.hosts.map(hosting),
+        require_sandbox: args.require_sandbox,
     };
     let config = Config::load(args.config.as_deref(), overrides)
         .map_err(|error| Failure::usage(error).hint("`atoll help serve` shows a small configuration"))?;
@@ -86,7 +87,10 @@ pub(crate) async fn start(config: Config, format: LogFormat, filter: &str) -> Re
     };
     telemetry::install(&telemetry, format, filter);
     let observer = Arc::new(TelemetryObserver::new(telemetry));
-    let engine = Arc::new(Engine::start(config.hosting, config.isolate_host_memory_mib, observer.clone())?);
+    let engine = Arc::new(Engine::start(&config, observer.clone())?);
+    if config.require_sandbox {
+        engine.require_sandbox().await?;
+    }
     tokio::spawn(take_over_numbers(engine.clone(), observer.clone()));
     let server = Server::start(config, engine.clone(), observer).await.map_err(|error| {
         Failure::usage(error).hint("change it with --listen, --data-dir or the configuration file")

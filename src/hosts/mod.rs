@@ -12,7 +12,10 @@
 
 mod backoff;
 mod blame;
+mod cgroup;
+mod output;
 mod process;
+mod sandbox;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -26,15 +29,18 @@ use std::time::{Duration, Instant};
 use atoll_bindings::link::{CloseReason, Link, LinkDown, Running, Start};
 use atoll_bindings::seam::{Condemned, Heartbeat, InvocationId};
 use tokio::process::Child;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::observe::{HostEnd, HostEvent, Observer};
 
 pub use blame::Blame;
 pub use process::HostCommand;
+pub use sandbox::{Missing, Sandbox};
 
 use backoff::Backoff;
 use blame::Ledger;
+use cgroup::{Group, Groups};
+use process::Spawned;
 use slots::{Host, HostId, Slots};
 
 /// How often a draining host is looked at, in milliseconds.
@@ -56,6 +62,10 @@ pub struct HostsConfig {
     pub silence_ms_max: u64,
     /// Longest time for what is inside a replaced host to finish, in milliseconds.
     pub drain_ms_max: u64,
+    /// Resident memory at which a host ends itself, in bytes: its cgroup's bound is a little above.
+    pub resident_bytes_max: Option<u64>,
+    /// A host that cannot be confined completely is ended before it serves anybody.
+    pub require_sandbox: bool,
 }
 
 impl HostsConfig {
@@ -67,6 +77,8 @@ impl HostsConfig {
             start_ms_max: 15_000,
             silence_ms_max: 3_000,
             drain_ms_max: 10_000,
+            resident_bytes_max: None,
+            require_sandbox: false,
         })
     }
 }
@@ -84,6 +96,8 @@ enum Fault {
     Silent,
     #[error("it did not start in time")]
     NotStarted,
+    #[error("it is not confined: {0}")]
+    NotConfined(String),
     #[error("the gateway shuts down")]
     Shutdown,
 }
@@ -103,6 +117,8 @@ struct Inner {
     lost: AtomicU64,
     /// Wakes the spawner: a host is missing.
     missing: Notify,
+    /// How far the latest host is confined.
+    sandbox: watch::Sender<Option<Sandbox>>,
     /// Counts changes of the slots.
     changed: watch::Sender<u64>,
     stopping: AtomicBool,
@@ -130,6 +146,7 @@ impl Hosts {
     pub fn in_process(link: Link) -> Self {
         let inner = Inner::new(1);
         lock(&inner.slots).add(Host { id: HostId(0), link });
+        inner.sandbox.send_replace(Some(Sandbox::none("guests run in the gateway's process")));
         Self { inner }
     }
 
@@ -205,6 +222,21 @@ impl Hosts {
         lock(&self.inner.ledger).of(tenant)
     }
 
+    /// How far the latest host is confined; `None` before the first one said it.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<Sandbox> {
+        self.inner.sandbox.borrow().clone()
+    }
+
+    /// Waits until a host said how far it is confined.
+    pub async fn until_sandbox(&self) -> Sandbox {
+        let mut sandbox = self.inner.sandbox.subscribe();
+        match sandbox.wait_for(Option::is_some).await {
+            Ok(sandbox) => sandbox.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await, // this handle keeps the sender
+        }
+    }
+
     /// Lets what runs finish within the configured time, then ends every host, and waits until all processes are gone.
     pub async fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
@@ -236,6 +268,7 @@ impl Inner {
             next: AtomicU64::new(1),
             lost: AtomicU64::new(0),
             missing: Notify::new(),
+            sandbox: watch::Sender::new(None),
             changed: watch::Sender::new(0),
             stopping: AtomicBool::new(false),
             stop: watch::Sender::new(false),
@@ -256,6 +289,7 @@ async fn until_stop(stop: &mut watch::Receiver<bool>) {
 
 /// Keeps every slot and the standby filled.
 async fn spawn_missing(inner: Arc<Inner>, config: Arc<HostsConfig>, observer: Arc<dyn Observer>) {
+    let groups = Groups::find();
     loop {
         if inner.stopping.load(Ordering::SeqCst) {
             return;
@@ -274,9 +308,10 @@ async fn spawn_missing(inner: Arc<Inner>, config: Arc<HostsConfig>, observer: Ar
             }
         }
         match config.command.spawn() {
-            Ok((link, child)) => {
+            Ok(Spawned { link, child, pid, sandbox }) => {
                 inner.starting.fetch_add(1, Ordering::SeqCst);
                 let id = HostId(inner.next.fetch_add(1, Ordering::Relaxed));
+                let group = grouped(&groups, id, pid, config.resident_bytes_max);
                 let life = Life {
                     inner: Arc::clone(&inner),
                     config: Arc::clone(&config),
@@ -284,6 +319,8 @@ async fn spawn_missing(inner: Arc<Inner>, config: Arc<HostsConfig>, observer: Ar
                     id,
                     link,
                     child,
+                    group,
+                    sandbox,
                 };
                 let alive = inner.tasks.subscribe();
                 tokio::spawn(async move {
@@ -301,6 +338,19 @@ async fn spawn_missing(inner: Arc<Inner>, config: Arc<HostsConfig>, observer: Ar
     }
 }
 
+/// A cgroup with a host in it, or why there is none.
+fn grouped(
+    groups: &io::Result<Groups>,
+    id: HostId,
+    pid: u32,
+    resident_bytes_max: Option<u64>,
+) -> Result<Group, String> {
+    let groups = groups.as_ref().map_err(ToString::to_string)?;
+    let group = groups.make(id.0, resident_bytes_max).map_err(|error| error.to_string())?;
+    group.add(pid).map_err(|error| error.to_string())?;
+    Ok(group)
+}
+
 /// One host, from spawn to its end.
 struct Life {
     inner: Arc<Inner>,
@@ -309,6 +359,8 @@ struct Life {
     id: HostId,
     link: Link,
     child: Child,
+    group: Result<Group, String>,
+    sandbox: oneshot::Receiver<Sandbox>,
 }
 
 impl Life {
@@ -317,11 +369,15 @@ impl Life {
         let pid = self.child.id().unwrap_or_default();
         let ready = self.first_heartbeat().await;
         self.inner.starting.fetch_sub(1, Ordering::SeqCst);
+        let ready = match ready {
+            Ok(()) => self.confined().await,
+            fault => fault.map(|()| String::new()),
+        };
         let fault = match ready {
             Err(fault) => fault,
-            Ok(()) => {
+            Ok(unconfined) => {
                 let start_ms = u64::try_from(born.elapsed().as_millis()).unwrap_or(u64::MAX);
-                self.observer.host(&HostEvent::Started { pid, start_ms });
+                self.observer.host(&HostEvent::Started { pid, start_ms, unconfined: &unconfined });
                 lock(&self.inner.slots).add(Host { id: self.id, link: self.link.clone() });
                 self.inner.changed();
                 self.watch().await
@@ -349,6 +405,30 @@ impl Life {
             () = tokio::time::sleep(limit) => Err(Fault::NotStarted),
             () = until_stop(&mut stop) => Err(Fault::Shutdown),
         }
+    }
+
+    /// How far the host is confined: the names of what is missing, if that is allowed.
+    async fn confined(&mut self) -> Result<String, Fault> {
+        let limit = Duration::from_millis(LAST_WORDS_MS_MAX);
+        let mut sandbox = match tokio::time::timeout(limit, &mut self.sandbox).await {
+            Ok(Ok(sandbox)) => sandbox,
+            Ok(Err(_)) | Err(_) => Sandbox::none("the host does not say"),
+        };
+        if let Err(reason) = &self.group {
+            sandbox.missing.push(Missing { layer: "cgroup".into(), reason: reason.clone() });
+        }
+        let (names, reasons) = (sandbox.names(), sandbox.reasons());
+        let changed = self.inner.sandbox.send_replace(Some(sandbox.clone())) != Some(sandbox);
+        if names.is_empty() {
+            return Ok(names);
+        }
+        if self.config.require_sandbox {
+            return Err(Fault::NotConfined(reasons));
+        }
+        if changed {
+            tracing::warn!(missing = %reasons, "isolate hosts are not confined completely");
+        }
+        Ok(names)
     }
 
     /// Until something is wrong with it.
@@ -423,6 +503,9 @@ impl Life {
         self.link.close();
         if let Err(error) = self.child.kill().await {
             tracing::debug!(%error, "an isolate host was gone before it was killed");
+        }
+        if let Ok(group) = self.group {
+            group.ended().await;
         }
     }
 

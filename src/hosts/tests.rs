@@ -93,6 +93,8 @@ fn config() -> HostsConfig {
         start_ms_max: 60_000,
         silence_ms_max: 60_000,
         drain_ms_max: 60_000,
+        resident_bytes_max: None,
+        require_sandbox: false,
     }
 }
 
@@ -283,4 +285,15 @@ async fn in_process_there_is_nothing_to_supervise() {
     drop(endpoint);
     assert_eq!(running.ended().await.outcome.code(), "host_fault");
     assert!(!hosts.ready());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_confinement_is_required_a_host_without_it_serves_nobody() {
+    // The host of these tests does not confine itself.
+    let hosts = Hosts::spawn(HostsConfig { require_sandbox: true, ..config() }, observer());
+    assert!(!hosts.until_sandbox().await.is_complete());
+    lost(&hosts, 1).await;
+    assert!(!hosts.ready());
+    assert_eq!(hosts.start(start("a", input::PID)).expect_err("no host").reason, CloseReason::NotReady);
+    hosts.shutdown().await;
 }

@@ -176,14 +176,19 @@ events! {
     }
 
     /// An isolate host's process is ready for work.
-    HostStarted "isolate host started" at INFO {
+    HostStarted<'a> "isolate host started" at INFO {
         /// Its process.
         pid: u32 as "process.pid",
         /// From spawn to its first heartbeat.
         start_ms: u64 as "atoll.start_ms",
+        /// Layers of its confinement that could not be applied, separated by spaces.
+        unconfined: &'a str as "atoll.unconfined",
     }
     failure(_event) None;
-    measure(_event, metrics) { metrics.hosts_started.add("", 1); }
+    measure(event, metrics) {
+        metrics.hosts_started.add("", 1);
+        metrics.host_layers_missing.set(event.unconfined.split_whitespace().count() as u64);
+    }
 
     /// An isolate host's process died, fell silent or broke the protocol.
     HostLost<'a> "isolate host lost" at ERROR {

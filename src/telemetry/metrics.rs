@@ -218,6 +218,8 @@ metrics! {
     isolates_pooled: Gauge("atoll_isolates_pooled", label "", unit "{isolate}"),
     /// Resident memory of the isolate host processes.
     host_resident_bytes: Gauge("atoll_isolate_hosts_resident_bytes", label "", unit "By"),
+    /// Layers of confinement that the latest isolate host lacks; 0 where all hold.
+    host_layers_missing: Gauge("atoll_isolate_host_layers_missing", label "", unit "{layer}"),
     /// Resident memory of the gateway.
     resident_bytes: Gauge("process_resident_memory_bytes", label "", unit "By"),
 }

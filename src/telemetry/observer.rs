@@ -126,8 +126,8 @@ impl Observer for TelemetryObserver {
     fn host(&self, event: &HostEvent<'_>) {
         let inside = |end: &HostEnd<'_>| u64::try_from(end.inside).unwrap_or(u64::MAX);
         match *event {
-            HostEvent::Started { pid, start_ms } => {
-                self.telemetry.emit(&HostStarted { pid, start_ms });
+            HostEvent::Started { pid, start_ms, unconfined } => {
+                self.telemetry.emit(&HostStarted { pid, start_ms, unconfined });
             }
             HostEvent::Lost(end) => self.telemetry.emit(&HostLost {
                 pid: end.pid,
@@ -193,7 +193,7 @@ mod tests {
             Heartbeat { isolates_live: 1, ..Heartbeat::default() },
             Heartbeat { isolates_live: 2, ..Heartbeat::default() },
         ]);
-        observer.host(&HostEvent::Started { pid: 1, start_ms: 40 });
+        observer.host(&HostEvent::Started { pid: 1, start_ms: 40, unconfined: "root cgroup" });
         let end = HostEnd { pid: 1, reason: "it exited", inside: 3, tenants: "t" };
         observer.host(&HostEvent::Lost(end));
         observer.host(&HostEvent::Condemned(end));
@@ -205,6 +205,7 @@ mod tests {
         assert!(text.contains("atoll_invocations_total{code=\"done\"} 1\n"));
         assert!(text.contains("atoll_isolates_live 3\n"));
         assert!(text.contains("atoll_isolate_hosts_started_total 1\n"));
+        assert!(text.contains("atoll_isolate_host_layers_missing 2\n"));
         assert!(text.contains("atoll_isolate_hosts_lost_total 2\n"), "condemned ones are lost too");
         assert!(text.contains("atoll_isolate_hosts_condemned_total 1\n"));
         let resident = text.lines().find_map(|l| l.strip_prefix("process_resident_memory_bytes ")).unwrap();
