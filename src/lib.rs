@@ -11,6 +11,7 @@ pub mod observe;
 pub mod problem;
 pub mod route;
 pub mod router;
+pub mod sandboxes;
 pub mod server;
 pub mod store;
 pub mod telemetry;

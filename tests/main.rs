@@ -17,4 +17,5 @@ mod hostile;
 mod lifecycle;
 mod packages;
 mod route;
+mod sandbox;
 mod support;

@@ -167,13 +167,14 @@ impl Manager {
             (self.0.audit)(AuditEvent::Refused { owner: owner.clone(), code: error.code });
         })?;
         let mut status = entry.status.clone();
-        let ready = status.wait_for(|status| !matches!(status, Status::Starting)).await;
-        let sandbox = match ready.as_deref() {
-            Ok(Status::Running(sandbox)) => sandbox.clone(),
-            Ok(Status::Over(error)) => return Err(error.clone()),
+        // Cloned at once: the guard of a watch must not live across an await, or callers could not be spawned.
+        let ready =
+            status.wait_for(|status| !matches!(status, Status::Starting)).await.map(|status| status.clone());
+        let sandbox = match ready {
+            Ok(Status::Running(sandbox)) => sandbox,
+            Ok(Status::Over(error)) => return Err(error),
             _ => return Err(gone()),
         };
-        drop(ready);
         entry.events.send(Event::UseBegins).await.map_err(|_| gone())?;
         entry.usage.uses.fetch_add(1, Ordering::Relaxed);
         (self.0.audit)(AuditEvent::Used { owner: owner.clone(), sandbox: entry.id.clone() });

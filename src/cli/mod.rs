@@ -25,6 +25,10 @@ use exit::{Failure, Kind, Result};
 
 /// Runs the command that the process was started with.
 pub(crate) fn main() -> ExitCode {
+    // Before anything else: a sandbox's init must have one thread, and its standard streams are not for people.
+    if std::env::args_os().nth(1).is_some_and(|first| first == atoll::sandboxes::INIT_ARGUMENT) {
+        return atoll_container_bridge::init::main();
+    }
     let cli = Cli::parse(); // prints help and usage errors itself, with exit code 2
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use atoll::config::{Config, Hosting, Overrides, TlsFiles};
 use atoll::dispatch::Isolates as _;
+use atoll::route::runner::StepRunner;
+use atoll::sandboxes::Sandboxes;
 use atoll::server::Server;
 use atoll::telemetry::{self, LogFormat, OtlpConfig, OtlpGuard, Telemetry, TelemetryObserver};
 use tokio::signal::unix::{SignalKind, signal};
@@ -73,6 +75,7 @@ pub(crate) struct RunningServer {
     pub(crate) server: Server,
     /// Where guests run.
     pub(crate) engine: Arc<Engine>,
+    sandboxes: Option<Arc<Sandboxes>>,
     otlp: Option<OtlpGuard>,
 }
 
@@ -92,13 +95,23 @@ pub(crate) async fn start(config: Config, format: LogFormat, filter: &str) -> Re
         engine.require_sandbox().await?;
     }
     tokio::spawn(take_over_numbers(engine.clone(), observer.clone()));
-    let server = Server::start(config, engine.clone(), observer).await.map_err(|error| {
+    let sandboxes = match &config.sandbox {
+        None => None,
+        Some(sandbox) => {
+            Some(Arc::new(Sandboxes::start(sandbox, &config.data_dir).await.map_err(|error| {
+                Failure::usage(format!("sandboxes cannot be had: {error}"))
+                    .hint("leave [sandbox] out of the configuration, or see \"Sandboxes\" in the README")
+            })?))
+        }
+    };
+    let runner = sandboxes.clone().map(|sandboxes| sandboxes as Arc<dyn StepRunner>);
+    let server = Server::start_with(config, engine.clone(), observer, runner).await.map_err(|error| {
         Failure::usage(error).hint("change it with --listen, --data-dir or the configuration file")
     })?;
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
-    Ok(RunningServer { server, engine, otlp })
+    Ok(RunningServer { server, engine, sandboxes, otlp })
 }
 
 impl RunningServer {
@@ -108,6 +121,9 @@ impl RunningServer {
             tracing::warn!("some requests were cut off: they ran longer than the drain timeout");
         }
         self.engine.shutdown().await;
+        if let Some(sandboxes) = self.sandboxes {
+            sandboxes.stop().await;
+        }
         if let Some(otlp) = self.otlp {
             otlp.flush().await;
         }

@@ -77,10 +77,15 @@ impl Atoll {
         self.wait_until_ready().await;
     }
 
-    /// Kills the server without warning and starts it again on the same data.
-    pub(crate) async fn kill_and_restart(&mut self) {
+    /// Kills it without a word.
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("the server can be killed");
         self.child.wait().expect("a killed process ends");
+    }
+
+    /// Kills the server without warning and starts it again on the same data.
+    pub(crate) async fn kill_and_restart(&mut self) {
+        self.kill();
         self.child = spawn(self.folder.path());
         self.wait_until_ready().await;
     }
