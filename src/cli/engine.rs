@@ -181,7 +181,7 @@ pub(crate) fn isolate_host(args: &IsolateHost) -> Result<()> {
 /// `atoll isolate-host --probe NAME`: one attempt to get out of the confinement, as a line of JSON.
 fn probe(name: &str, without: &[String]) -> Result<()> {
     if name == "list" {
-        confine::probe::names().for_each(|name| output::line(name));
+        confine::probe::names().for_each(output::line);
         return Ok(());
     }
     let Some((missing, result)) = confine::probe::attempt(name, without) else {

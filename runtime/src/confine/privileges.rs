@@ -30,9 +30,9 @@ pub(super) fn drop_all() -> Result<(), Refused> {
 /// What could not even come back through a program with capabilities. Whoever may not do this has `no_new_privs` all the same.
 fn drop_bounding_set() {
     for bit in 0..CAPABILITIES_MAX {
-        match thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
-            Err(Errno::INVAL) => return, // the kernel knows no further one
-            Ok(()) | Err(_) => {}
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        if thread::remove_capability_from_bounding_set(one) == Err(Errno::INVAL) {
+            return; // the kernel knows no further one
         }
     }
 }
