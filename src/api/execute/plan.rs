@@ -153,8 +153,8 @@ fn choose(gateway: &Gateway, step: &Step, runtime: Option<Choice>) -> Result<Dec
 /// 501: it would run in a sandbox, and there is none.
 fn no_sandbox(decision: &Decision) -> Problem {
     let detail = format!(
-        "This step runs in a sandbox ({}), and this server has no sandbox backend: its operator must configure \
-         one. Code that can do without may be sent with `runtime`: \"isolate\".",
+        "This step runs in a sandbox ({}), and this server has no sandboxes: its operator must configure \
+         `[sandbox]`. Code that can do without may be sent with `runtime`: \"isolate\".",
         decision.explain()
     );
     Problem::new(StatusCode::NOT_IMPLEMENTED, "sandbox_not_configured", detail)
