@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Prints a table and writes `bench-results/side-by-side.json`. Ratios are the result; absolute numbers belong to
-//! the machine. `ATOLL_TEST_ATOLL` and `ATOLL_TEST_WORKERD` name other binaries.
+//! the machine. `ATOLL_TEST_ATOLL` and `ATOLL_TEST_WORKERD` name other binaries; `ATOLL_BENCH_CONFIG` is added to the
+//! configuration of Atoll.
 #![forbid(unsafe_code)]
 
 #[path = "../../tests/support/mod.rs"]

@@ -55,7 +55,8 @@ impl Server {
             return Self::Workerd(Workerd::start(&[workers, neighbours].concat()));
         }
         let isolate_hosts = u32::from(kind == Kind::AtollWall);
-        let options = Options { isolate_hosts, tenant: WIDE_SHARES.into(), ..Options::default() };
+        let config = std::env::var("ATOLL_BENCH_CONFIG").unwrap_or_default();
+        let options = Options { isolate_hosts, config, tenant: WIDE_SHARES.into() };
         let atoll = Atoll::start(options).await;
         for worker in workers {
             atoll.deploy_as(TOKEN, worker).await;
