@@ -8,7 +8,7 @@ use deno_core::{OpState, op2};
 
 use super::isolate;
 use crate::message::Root;
-use crate::rpc::{Message, Props};
+use crate::rpc::Props;
 use crate::state::{Capability, IsolateState};
 use crate::thread::{EnvSpec, StartSpec};
 use crate::values::bytes_of;
@@ -59,7 +59,8 @@ fn modules_of(scope: &mut v8::PinScope, flat: v8::Local<v8::Array>) -> Vec<(Stri
 
 /// `env` from the value that the scripts wrote; 0 for none.
 fn env_of(isolate: &mut IsolateState, env: u32) -> Result<EnvSpec, LoadRefused> {
-    let Some(packed) = isolate.packed.remove(&env) else { return Ok(EnvSpec::Given(Message::default())) };
+    // Nothing to read: the new isolate then needs no script to read it with.
+    let Some(packed) = isolate.packed.remove(&env) else { return Ok(EnvSpec::Named(Vec::new())) };
     let bytes = packed.bytes.len();
     if bytes > ENV_BYTES_MAX {
         return Err(LoadRefused::Generic(format!(
