@@ -123,22 +123,8 @@ fn count(code: &WorkerCode) -> Result<(), CodeError> {
 }
 
 fn size(code: &WorkerCode) -> Result<(), CodeError> {
-    let bytes = code.modules.iter().map(|(_, source)| source_len(source)).sum();
+    let bytes = code.modules.iter().map(|(_, source)| source.bytes().len()).sum();
     if bytes > CODE_BYTES_MAX { Err(CodeError::TooLarge { bytes }) } else { Ok(()) }
-}
-
-fn source_len(source: &ModuleSource) -> usize {
-    match source {
-        ModuleSource::Plain(text)
-        | ModuleSource::Js(text)
-        | ModuleSource::Cjs(text)
-        | ModuleSource::Text(text)
-        | ModuleSource::Json(text)
-        | ModuleSource::Py(text)
-        | ModuleSource::Ts(text) => text.len(),
-        ModuleSource::Data(bytes) | ModuleSource::Wasm(bytes) => bytes.len(),
-        ModuleSource::Ambiguous { .. } | ModuleSource::Compiled { .. } => 0,
-    }
 }
 
 fn kinds(modules: Vec<(String, ModuleSource)>) -> Result<Vec<Draft>, CodeError> {

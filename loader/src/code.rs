@@ -43,6 +43,24 @@ pub enum ModuleSource {
     },
 }
 
+impl ModuleSource {
+    /// Its text or bytes as they came; empty for what will be refused.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Plain(text)
+            | Self::Js(text)
+            | Self::Cjs(text)
+            | Self::Text(text)
+            | Self::Json(text)
+            | Self::Py(text)
+            | Self::Ts(text) => text.as_bytes(),
+            Self::Data(bytes) | Self::Wasm(bytes) => bytes,
+            Self::Ambiguous { .. } | Self::Compiled { .. } => &[],
+        }
+    }
+}
+
 /// Limits that the code asks for; the lower of these and the caller's holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CodeLimits {

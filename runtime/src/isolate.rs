@@ -596,11 +596,12 @@ impl Isolate {
         );
     }
 
-    /// Heap statistics and code caches, once the first answer is out.
+    /// Code caches, once the first answer is out, and the heap, where the end of the invocation did not look at it.
     fn after_invoke(&mut self) {
-        let heap = self.js.v8_isolate().get_heap_statistics().used_heap_size() as u64;
         let mut state = self.state.borrow_mut();
-        state.heap_peak = state.heap_peak.max(heap);
+        if !state.running.is_empty() {
+            state.note_heap(self.js.v8_isolate());
+        }
         drop(state);
         if let Some(modules) = self.modules.take() {
             deno_core::scope!(scope, &mut self.js);

@@ -291,6 +291,11 @@ impl IsolateState {
         }
     }
 
+    /// Looks how much heap is used.
+    pub(crate) fn note_heap(&mut self, isolate: &mut v8::Isolate) {
+        self.heap_peak = self.heap_peak.max(isolate.get_heap_statistics().used_heap_size() as u64);
+    }
+
     /// The one place where an invocation ends: releases all it has and says `Done`.
     pub(crate) fn finish(&mut self, number: u32, outcome: Outcome) {
         let Some(running) = self.running.remove(&number) else { return };

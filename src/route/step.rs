@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use atoll_loader::WorkerCode;
 use atoll_loader::uses::{self, Use, Uses};
-use atoll_loader::{ModuleSource, WorkerCode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -138,21 +138,7 @@ impl CodeHash {
 
 /// The parts of code that make its size and its hash: names and bodies of its modules.
 fn parts(code: &WorkerCode) -> impl Iterator<Item = &[u8]> {
-    code.modules.iter().flat_map(|(name, source)| [name.as_bytes(), body(source)])
-}
-
-fn body(source: &ModuleSource) -> &[u8] {
-    match source {
-        ModuleSource::Plain(text)
-        | ModuleSource::Js(text)
-        | ModuleSource::Cjs(text)
-        | ModuleSource::Text(text)
-        | ModuleSource::Json(text)
-        | ModuleSource::Py(text)
-        | ModuleSource::Ts(text) => text.as_bytes(),
-        ModuleSource::Data(bytes) | ModuleSource::Wasm(bytes) => bytes,
-        ModuleSource::Ambiguous { .. } | ModuleSource::Compiled { .. } => &[],
-    }
+    code.modules.iter().flat_map(|(name, source)| [name.as_bytes(), source.bytes()])
 }
 
 impl CodeHash {

@@ -105,6 +105,7 @@ async fn hostile_steps_end_and_leave_the_server_and_nothing_behind() {
 
     let gateway = atoll.pid();
     let inside = crate::support::memory::members(gateway);
+    assert!(inside.iter().any(|pid| is_sandbox(*pid)), "sandboxes are alive when their gateway is killed");
     atoll.kill();
     // A sandbox without its gateway ends by itself.
     for _ in 0..100 {
@@ -114,6 +115,12 @@ async fn hostile_steps_end_and_leave_the_server_and_nothing_behind() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("still there: {:?}", inside.into_iter().filter(|pid| runs(*pid)).collect::<Vec<_>>());
+}
+
+/// Whether a process belongs to a sandbox.
+fn is_sandbox(pid: u32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).contains("sandbox-init")
 }
 
 /// Whether a process is there and no zombie.

@@ -118,8 +118,12 @@ pub(crate) fn op_returned(state: &mut OpState, #[smi] number: u32, #[string] jso
 
 /// The handler answered and no `waitUntil` work is left.
 #[op2(fast)]
-pub(crate) fn op_settled(state: &mut OpState, #[smi] number: u32) {
-    isolate(state).borrow_mut().settle(number);
+pub(crate) fn op_settled(scope: &mut v8::PinScope, state: &mut OpState, #[smi] number: u32) {
+    let isolate = isolate(state);
+    let mut isolate = isolate.borrow_mut();
+    // The usage is told at once, while the guest's turn goes on: later would be too late to look.
+    isolate.note_heap(scope);
+    isolate.settle(number);
 }
 
 /// The handler threw.
@@ -133,7 +137,9 @@ pub(crate) fn op_invocation_failed<'s>(
     let error = guest_error(scope, error);
     let state = deno_core::JsRuntime::op_state_from(scope);
     let isolate = isolate(&state.borrow());
-    isolate.borrow_mut().finish(number, Outcome::GuestError(error));
+    let mut isolate = isolate.borrow_mut();
+    isolate.note_heap(scope);
+    isolate.finish(number, Outcome::GuestError(error));
 }
 
 /// Sends a request through a capability; the number is that of the reply.
