@@ -1,4 +1,4 @@
-//! The items of the comparison, (a) to (e).
+//! The items of the comparison, (a) to (e) and (g).
 
 use crate::Plan;
 use crate::load::{Measured, Until, run};
@@ -14,6 +14,11 @@ const SPINNERS: usize = 8;
 const BASE_LOADS: usize = 1_000;
 /// Most loads the oracle is asked for in item (e): it is slower, and its curve is not the question.
 const ORACLE_LOADS_MAX: usize = 10_000;
+
+/// Calls of one request of item (g).
+const CALLS_PER_REQUEST: usize = 100;
+/// Calls of item (g) after which memory is looked at again.
+const CALLS_FOR_MEMORY: usize = 10_000;
 
 fn program(name: &str, source: &str) -> Worker {
     Worker::single(name, source)
@@ -228,4 +233,32 @@ pub(crate) async fn memory_after_loads(plan: &Plan, table: &mut Table) {
         })
         .collect();
     table.row("e", "resident at the end / after 1,000 loads", "itself at most 1.1", &growth);
+}
+
+/// (g) Calls of methods of another isolate: latency, throughput of two callers, memory.
+pub(crate) async fn rpc(plan: &Plan, table: &mut Table) {
+    let callers: Vec<Worker> = ["caller-0", "caller-1"]
+        .map(|name| program(name, include_str!("../programs/rpc.js")).with_loader("LOADER"))
+        .to_vec();
+    let (mut latency, mut throughput, mut growth) = (vec![], vec![], vec![]);
+    for kind in plan.servers(&ALL) {
+        let server = Server::start(kind, &callers, &[]).await;
+        let targets: Vec<_> = callers.iter().map(|caller| server.target(&caller.name)).collect();
+        let calls = format!("/{CALLS_PER_REQUEST}");
+        let until = Until::Seconds(plan.seconds);
+        let bare = run(&targets[0], 1, "/0", until).await.percentile_ms(50.0);
+        let full = run(&targets[0], 1, &calls, until).await.percentile_ms(50.0);
+        latency.push((kind.name(), (full - bare) * 1_000.0 / CALLS_PER_REQUEST as f64));
+        let (one, two) = tokio::join!(run(&targets[0], 1, &calls, until), run(&targets[1], 1, &calls, until));
+        let both = one.per_second() + two.per_second();
+        throughput.push((kind.name(), both * CALLS_PER_REQUEST as f64));
+        let mib = || server.memory().resident_kib as f64 / 1_024.0;
+        let before = mib();
+        let requests = CALLS_FOR_MEMORY / CALLS_PER_REQUEST;
+        run(&targets[0], 1, &calls, Until::Requests(requests)).await;
+        growth.push((kind.name(), mib() - before));
+    }
+    table.row("g", "RPC call to another isolate, p50 us", "at most 3", &latency);
+    table.row("g", "RPC calls/s, 2 callers", "at least 1", &throughput);
+    table.row("g", "MiB more after 10,000 further calls", "itself 0", &growth);
 }

@@ -8,8 +8,8 @@ use crate::support::worker::Worker;
 use crate::support::workerd::Workerd;
 
 /// Shares wide enough never to matter here: admission is not what is measured.
-const WIDE_SHARES: &str =
-    "concurrent_max = 100000\nexecutions_max = 100000\nloads_per_second = 10000000\nloads_burst = 10000000";
+const WIDE_SHARES: &str = "concurrent_max = 100000\nexecutions_max = 100000\nloads_per_second = 10000000\n\
+     loads_burst = 10000000\nlimits = { subrequests = 10000 }";
 /// Clock ticks per second of `/proc/PID/stat`, the same on every Linux that Rust supports.
 const TICKS_PER_SECOND: u64 = 100;
 

@@ -198,13 +198,18 @@ class Invocation {
   finishIfIdle() {
     if (this.answered && this.waiting === 0) op_settled(this.id);
   }
-  /** Stays open until the promise, which never rejects, is settled. */
+  /** Stays open until the promise, which never rejects, is settled, or until the function that it gives is called. */
   hold(promise) {
-    this.waiting++;
-    PromisePrototypeThen(promise, () => {
+    let held = true;
+    const release = () => {
+      if (!held) return;
+      held = false;
       this.waiting--;
       this.finishIfIdle();
-    });
+    };
+    this.waiting++;
+    PromisePrototypeThen(promise, release);
+    return release;
   }
   waitUntil(promise) {
     this.waiting++;

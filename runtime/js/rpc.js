@@ -9,7 +9,7 @@
 const { core, primordials, internals } = __bootstrap;
 const host = internals.atoll;
 const {
-  op_rpc_pack, op_rpc_drop, op_rpc_dispose_with, op_rpc_send, op_rpc_return, op_rpc_take, op_rpc_export, op_rpc_own_stub, op_rpc_dup,
+  op_rpc_blob, op_rpc_pack, op_rpc_drop, op_rpc_dispose_with, op_rpc_send, op_rpc_return, op_rpc_take, op_rpc_export, op_rpc_own_stub, op_rpc_dup,
   op_rpc_release, op_rpc_own_entrypoint, op_rpc_flag, op_worker_entrypoint, op_invocation_failed,
 } = core.ops;
 const {
@@ -314,7 +314,7 @@ const TRANSFER =
   "how to reload this Worker from scratch. Instead, have the parent Worker expose an entrypoint which constructs the " +
   "dynamic worker and forwards to it.";
 // Objects that are sent in parts.
-const HEADERS = 1, REGEXP = 2, BOXED = 3, DOM_EXCEPTION = 4, REQUEST = 6, RESPONSE = 7, READABLE = 8, WRITABLE = 9, SIGNAL = 10;
+const HEADERS = 1, REGEXP = 2, BOXED = 3, DOM_EXCEPTION = 4, REQUEST = 6, RESPONSE = 7, READABLE = 8, WRITABLE = 9, SIGNAL = 10, BLOB = 11;
 
 const instance = (specifier, name, value) => {
   const prototype = host.wasLoaded(specifier)?.[name].prototype;
@@ -411,6 +411,11 @@ class Packing {
         abort: (reason) => writer.abort(reason),
       }];
     }
+    if (instance("ext:deno_web/09_file.js", "File", value)) return "File";
+    if (instance("ext:deno_web/09_file.js", "Blob", value)) {
+      const { getParts } = host.load("ext:deno_web/09_file.js");
+      return [BLOB, [op_rpc_blob(getParts(value)), value.type]];
+    }
     if (instance("ext:deno_web/01_dom_exception.js", "DOMException", value)) {
       return [DOM_EXCEPTION, [`${value.message}`, `${value.name}`]];
     }
@@ -418,7 +423,11 @@ class Packing {
       if (!flag("enable_abortsignal_rpc")) throw cloneError("AbortSignal serialization is not enabled.");
       this.onlyRpc("AbortSignal");
       if (value.aborted) return [SIGNAL, { reason: value.reason }];
-      const aborted = () => new primordials.Promise((resolve) => value.addEventListener("abort", () => resolve([value.reason]), { once: true }));
+      // By the time that the other side asks, it may have happened.
+      const aborted = () => new primordials.Promise((resolve) => {
+        if (value.aborted) resolve([value.reason]);
+        else value.addEventListener("abort", () => resolve([value.reason]), { once: true });
+      });
       return [SIGNAL, { aborted }];
     }
     return null;
@@ -497,6 +506,10 @@ function revive(kind, parts, bodyAt) {
       const { DOMException } = host.load("ext:deno_web/01_dom_exception.js");
       return new DOMException(parts[0], parts[1]);
     }
+    case BLOB: {
+      const { Blob } = host.load("ext:deno_web/09_file.js");
+      return new Blob([parts[0]], { type: parts[1] });
+    }
     case REQUEST:
     case RESPONSE: return fetchApi.fromParts(kind === REQUEST, parts, bodyAt(parts.body));
     case READABLE: {
@@ -527,7 +540,10 @@ const globalErrors = {
 
 // ---- Objects handed out -----------------------------------------------------------------------------------------------
 
-const exported = new SafeMap(); // number -> { target, context, invocation, release }
+const exported = new SafeMap(); // number -> { target, context, invocation, onRelease }
+// Calls of such objects that run: by the call's number, { invocation, release }; the second lets the invocation go when nobody
+// waits for the answer any more.
+const served = new SafeMap();
 function exportObject(target, onRelease = undefined) {
   const invocation = host.requireInvocation();
   const number = op_rpc_export(invocation.id);
@@ -557,8 +573,11 @@ function onReleased(number) {
     setAsyncContext(before);
   }
 }
-/** Forgets the objects of an invocation that is over. */
+/** Forgets the objects of an invocation that is over, and its calls. */
 function forget(id) {
+  for (const { 0: call, 1: entry } of new primordials.SafeMapIterator(served)) {
+    if (entry.invocation.id === id) MapPrototypeDelete(served, call);
+  }
   for (const { 0: number, 1: entry } of new primordials.SafeMapIterator(exported)) {
     if (entry.invocation.id === id) MapPrototypeDelete(exported, number);
   }
@@ -690,9 +709,13 @@ function packError(error) {
   }
 }
 
-/** Rust's calls: 0 an entrypoint's method or property, 1 one of an object that was handed out, 2 a release. */
+/**
+ * Rust's calls: 0 an entrypoint's method or property, 1 one of an object that was handed out, 2 a release, 4 a call whose
+ * caller is gone (3, whether a timer is set, is the prelude's).
+ */
 function onRpc(kind, number, call, path, message, name, props) {
   if (kind === 2) return onReleased(number);
+  if (kind === 4) return MapPrototypeGet(served, number)?.release();
   if (kind === 0) {
     return host.invoke(number, (invocation) => serve(() => {
       let entry;
@@ -712,7 +735,10 @@ function onRpc(kind, number, call, path, message, name, props) {
   const before = getAsyncContext();
   setAsyncContext(entry.context);
   try {
-    entry.invocation.hold(serve(() => ({ target: entry.target }), call, path, message));
+    const answered = serve(() => ({ target: entry.target }), call, path, message);
+    const release = entry.invocation.hold(answered);
+    MapPrototypeSet(served, call, { __proto__: null, invocation: entry.invocation, release });
+    PromisePrototypeThen(answered, () => MapPrototypeDelete(served, call));
   } finally {
     setAsyncContext(before);
   }

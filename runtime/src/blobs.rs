@@ -4,7 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
 
+use deno_core::OpState;
 use deno_core::url::Url;
 use deno_web::{Blob, BlobPart, BlobStore, BlobStoreTrait};
 use uuid::Uuid;
@@ -94,6 +96,15 @@ impl BlobStoreTrait for Blobs {
 
     fn clear(&self) {
         self.store.clear();
+    }
+}
+
+/// Adds the bytes of a part. All parts are in memory (there are no files here), so that reading one never waits.
+pub(crate) fn append(state: &OpState, id: &Uuid, bytes: &mut Vec<u8>) {
+    let Some(part) = state.borrow::<Arc<dyn BlobStoreTrait>>().get_part(id) else { return };
+    let mut context = Context::from_waker(Waker::noop());
+    if let Poll::Ready(read) = part.read().as_mut().poll(&mut context) {
+        bytes.extend_from_slice(read);
     }
 }
 

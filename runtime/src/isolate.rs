@@ -304,6 +304,19 @@ impl Isolate {
             IsolateMsg::MethodReturned { invocation, call, result } => {
                 state.method_returned((invocation, call), result);
             }
+            IsolateMsg::Unwanted { caller, call } => {
+                let number = state.unwanted(&caller, call);
+                drop(state);
+                if let Some(number) = number {
+                    self.call_prelude(
+                        |prelude| &prelude.on_rpc,
+                        |scope, _| {
+                            let kind = v8::Integer::new(scope, 4).into();
+                            Some(vec![kind, v8::Integer::new_from_unsigned(scope, number).into()])
+                        },
+                    );
+                }
+            }
             IsolateMsg::CallerDone { invocation } => state.caller_done(invocation),
             IsolateMsg::Body(frame) => state.body_frame(frame),
             IsolateMsg::Reply { invocation, call, result } => state.reply(invocation, call, result),

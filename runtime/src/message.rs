@@ -35,6 +35,8 @@ pub(crate) enum IsolateMsg {
     MethodReturned { invocation: InvocationId, call: CallId, result: Result<Bytes, MethodError> },
     /// Nobody holds a stub for this object any more.
     Released { export: u32 },
+    /// Whoever called an object of this isolate is gone: the answer would reach nobody.
+    Unwanted { caller: Inbox, call: u32 },
     /// The caller of a session has let go of all that it was given.
     CallerDone { invocation: InvocationId },
     /// Nobody wants the answer any more.

@@ -34,7 +34,7 @@ pub(crate) struct Running {
     pub(crate) wall_deadline_us: u64,
     pub(crate) cpu_us: u64,
     pub(crate) answered: bool,
-    settled: bool,
+    pub(crate) settled: bool,
     /// Response bodies still on their way.
     pub(crate) open_bodies: u32,
     /// Next number for a stream of a nested invocation (odd: the callee's).

@@ -173,8 +173,11 @@ async fn every_program_answers_as_on_workerd() {
     let oracle = Workerd::start(&workers(&programs));
     // What a program computes is not what it shows: two RSA keys can take longer than the default allows, and a list
     // of calls is longer.
-    let options =
-        Options { tenant: "limits = { cpu_ms = 30000, subrequests = 1000 }".into(), ..Options::default() };
+    let options = Options {
+        tenant: "limits = { cpu_ms = 30000, subrequests = 1000 }".into(),
+        config: "[checks]\nexperimental = \"allowed\"\n".into(),
+        ..Options::default()
+    };
     let atoll = Atoll::start(options).await;
     let mut differences = vec![];
     let mut requests = 0;

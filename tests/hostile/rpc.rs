@@ -15,6 +15,7 @@ export class Svc extends WorkerEntrypoint {
   echo(x) { return x; }
   again() { return this.ctx.exports.Svc.again(); }
   size(list) { return list.length; }
+  leave(f) { f(); return "left"; }
   thenable() { return { then: 1, catch: 2, constructor: 3 }; }
 }
 const child = (source) => ({ compatibilityDate: "2026-01-01", mainModule: "m.js", globalOutbound: null, limits: { cpuMs: 100 },
@@ -85,6 +86,13 @@ async function stubFlood(s) {
   const stub = await s.make();
   await Promise.all(Array.from({ length: 500 }, () => stub.inc()));
 }
+async function props(env, ctx) {
+  const large = "x".repeat(1 << 20);
+  let made = 0;
+  const error = await words(() => { for (; made < 1000; made++) ctx.exports.Svc({ props: { large, made } }); });
+  return { made, error };
+}
+const abandoned = async (env, ctx) => ({ answer: await ctx.exports.Svc.leave(() => new Promise(() => {})) });
 async function deaths(env) {
   const load = () => env.LOADER.load(child(VICTIM)).getEntrypoint();
   const trap = async () => load().trap();
@@ -102,7 +110,7 @@ async function deaths(env) {
 export default { async fetch(request, env, ctx) {
   const { pathname } = new URL(request.url);
   if (pathname === "/recursion") return Response.json({ recursion: await words(() => ctx.exports.Svc.again()) });
-  return Response.json(await { "/stubs": stubs, "/graphs": graphs, "/deaths": deaths }[pathname](env, ctx));
+  return Response.json(await { "/stubs": stubs, "/graphs": graphs, "/deaths": deaths, "/props": props, "/abandoned": abandoned }[pathname](env, ctx));
 } };
 "#;
 
@@ -172,4 +180,33 @@ async fn rpc_recursion_ends_at_the_subrequest_limit() {
     let got = ask(&atoll, "/recursion").await;
     let text = got["recursion"].as_str().unwrap_or_default();
     assert!(text.starts_with("Error: Too many subrequests by single Worker invocation."), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rpc_values_that_are_kept_are_bounded_in_bytes() {
+    let atoll = started().await;
+    let got = ask(&atoll, "/props").await;
+    // 64 MiB of them, each a little more than one.
+    assert_eq!(got["made"], 63, "{got}");
+    let text = got["error"].as_str().unwrap_or_default();
+    assert!(text.starts_with("Error: Too much env and props"), "{text}");
+}
+
+/// A callee may call back and end without waiting. The function that it called, which never returns, kept its owner alive
+/// until the wall time limit: nobody told the owner that the caller was gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn rpc_calls_that_nobody_waits_for_let_their_owner_end() {
+    let atoll = started().await;
+    assert_eq!(ask(&atoll, "/abandoned").await["answer"], "left");
+    // Two invocations: this one, and the neighbour's.
+    let ended = |metrics: &str| metrics.lines().any(|line| line == "atoll_invocations_total{code=\"done\"} 2");
+    for _ in 0..100 {
+        let metrics = atoll.control("GET", "/metrics", None).await.text();
+        if ended(&metrics) {
+            return;
+        }
+        assert!(!metrics.contains("limit_wall"), "{metrics}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("it still runs");
 }

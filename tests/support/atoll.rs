@@ -264,6 +264,7 @@ pub(crate) fn deployment(worker: &Worker) -> Value {
     json!({
         "compatibilityDate": COMPATIBILITY_DATE,
         "compatibilityFlags": worker.flags,
+        "allowExperimental": worker.experimental,
         "mainModule": worker.modules[0].name,
         "modules": modules(&worker.modules),
         "vars": env,
@@ -318,5 +319,5 @@ pub(crate) fn read_folder(name: &str, folder: &Path, main: &str) -> Worker {
         .collect();
     modules.sort_by_key(|module| module.name != main);
     assert_eq!(modules[0].name, main, "{} has no {main}", folder.display());
-    Worker { name: name.into(), modules, flags: vec![], env: vec![], loaders: vec![] }
+    Worker { modules, ..Worker::single(name, "") }
 }

@@ -5,6 +5,7 @@
 //! ```text
 //! // Shows: what this program is about.
 //! // @flags nodejs_compat            compatibility flags
+//! // @experimental yes               experimental flags may be among them
 //! // @env NAME "value"               an environment variable, as JSON (a string is a text binding)
 //! // @loader LOADER                  a worker loader binding
 //! // > POST /path                    a request; without any, one `GET /` is sent
@@ -74,13 +75,22 @@ pub(crate) struct Worker {
     pub(crate) flags: Vec<String>,
     pub(crate) env: Vec<(String, serde_json::Value)>,
     pub(crate) loaders: Vec<String>,
+    /// Whether it may use experimental flags.
+    pub(crate) experimental: bool,
 }
 
 impl Worker {
     /// A worker of one module.
     pub(crate) fn single(name: &str, source: &str) -> Self {
         let main = Module { name: "index.js".into(), kind: Kind::Js, body: source.into() };
-        Self { name: name.into(), modules: vec![main], flags: vec![], env: vec![], loaders: vec![] }
+        Self {
+            name: name.into(),
+            modules: vec![main],
+            flags: vec![],
+            env: vec![],
+            loaders: vec![],
+            experimental: false,
+        }
     }
 
     /// Adds a worker loader binding.
@@ -167,6 +177,7 @@ fn directive(line: &str, worker: &mut Worker, requests: &mut Vec<Request>) {
     let Some((mark, value)) = rest.split_once(' ') else { return };
     match mark {
         "@flags" => worker.flags.extend(value.split_whitespace().map(String::from)),
+        "@experimental" => worker.experimental = true,
         "@loader" => worker.loaders.push(value.trim().into()),
         "@env" => {
             let (name, json) = value.split_once(' ').expect("@env NAME JSON");

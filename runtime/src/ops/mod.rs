@@ -37,6 +37,7 @@ deno_core::extension!(
         invocation::op_settled,
         invocation::op_timer_set,
         invocation::op_url_parse_href,
+        rpc::op_rpc_blob,
         rpc::op_rpc_pack,
         rpc::op_rpc_drop,
         rpc::op_rpc_dispose_with,

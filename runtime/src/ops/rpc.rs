@@ -1,5 +1,6 @@
 //! Calls between isolates: what `js/rpc.js` asks.
 
+use atoll_bindings::value::VALUE_BYTES_MAX;
 use deno_core::{JsRuntime, OpState, op2};
 
 use super::{Thrown, isolate};
@@ -266,4 +267,23 @@ pub(crate) fn op_rpc_own_entrypoint(
 #[op2(fast)]
 pub(crate) fn op_rpc_flag(state: &mut OpState, #[string] name: &str) -> bool {
     isolate(state).borrow().flags.iter().any(|flag| flag == name)
+}
+
+/// The bytes of a blob's parts, whose ids come in order, as one Uint8Array. A part that is gone counts as empty.
+#[op2]
+pub(crate) fn op_rpc_blob<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    state: &mut OpState,
+    ids: v8::Local<'s, v8::Array>,
+) -> Result<v8::Local<'s, v8::Value>, Thrown> {
+    let mut bytes = Vec::new();
+    for at in 0..ids.length() {
+        let id = ids.get_index(scope, at).map(|id| id.to_rust_string_lossy(scope));
+        let Some(id) = id.and_then(|id| id.parse().ok()) else { continue };
+        crate::blobs::append(state, &id, &mut bytes);
+        if bytes.len() > VALUE_BYTES_MAX {
+            return Err(Thrown(rpc::too_large(bytes.len())));
+        }
+    }
+    uint8_array(scope, &bytes).ok_or_else(|| Thrown("Array buffer allocation failed".into()))
 }

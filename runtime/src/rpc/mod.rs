@@ -30,7 +30,7 @@ use atoll_bindings::seam::{Body, GuestError, InvocationId, Outcome};
 
 pub(crate) use reader::{Unread, read};
 pub(crate) use session::{Given, Import, Target, Waiting};
-pub(crate) use writer::write;
+pub(crate) use writer::{too_large, write};
 
 use crate::body::Outgoing;
 use crate::message::{Inbox, IsolateMsg, Peer};
@@ -136,6 +136,11 @@ pub(crate) struct ReplyTo {
 impl ReplyTo {
     pub(crate) fn new(inbox: &Inbox, call: u32) -> Self {
         Self { inbox: Some(inbox.clone()), call }
+    }
+
+    /// Whether it is this call of this isolate that waits.
+    pub(crate) fn is_for(&self, caller: &Inbox, call: u32) -> bool {
+        self.call == call && self.inbox.as_ref().is_some_and(|inbox| inbox.same_channel(caller))
     }
 
     pub(crate) fn peer(&self) -> Option<Peer> {

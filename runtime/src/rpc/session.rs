@@ -15,7 +15,7 @@ use super::{
 };
 use crate::body::Launch;
 use crate::call::CallRefused;
-use crate::message::{Invocation, IsolateMsg, Peer, Root, Work};
+use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root, Work};
 use crate::state::{BodyForm, Capability, IsolateState, Wake};
 use crate::stream::Route;
 use crate::watchdog::now_us;
@@ -34,6 +34,8 @@ pub(crate) struct Import {
 pub(crate) struct Waiting {
     pub(crate) owner: u32,
     bytes: usize,
+    /// The isolate whose object was called; it must learn when nobody waits any more. Entrypoints are told otherwise.
+    callee: Option<Inbox>,
 }
 
 /// What goes on a stub's or an entrypoint's path.
@@ -192,6 +194,7 @@ impl IsolateState {
         if running.waiting_calls >= CALLS_WAITING_MAX || running.waiting_bytes + bytes > BYTES_WAITING_MAX {
             return Err(CallRefused::TooManyCalls);
         }
+        let mut callee = None;
         let number = match target {
             Target::Stub(stub) => {
                 let import = self.imports.get(stub).ok_or(CallRefused::NoCapability)?;
@@ -206,6 +209,7 @@ impl IsolateState {
                 // If nobody is there the call is dropped, and its reply says so.
                 let _gone = stub.inbox.send(IsolateMsg::Rpc { export: stub.number, call });
                 launches.into_iter().for_each(|launch| self.launch(Some(launch)));
+                callee = Some(stub.inbox.clone());
                 number
             }
             Target::Capability(capability) => {
@@ -214,7 +218,7 @@ impl IsolateState {
                 self.call_entrypoint(owner, capability, path, arguments)?
             }
         };
-        self.waiting.insert(number, Waiting { owner, bytes });
+        self.waiting.insert(number, Waiting { owner, bytes, callee });
         if let Some(running) = self.running.get_mut(&owner) {
             running.waiting_calls += 1;
             running.waiting_bytes += bytes;
@@ -343,12 +347,26 @@ impl IsolateState {
 
     /// A call came in for an object of this isolate: its owner and the call's number here.
     pub(crate) fn incoming(&mut self, export: u32, reply: ReplyTo) -> Option<(u32, u32)> {
-        let owner = self.exports.get(&export).copied().filter(|owner| self.running.contains_key(owner));
-        let Some(owner) = owner else {
+        let owner = self.exports.get(&export).copied();
+        let Some((owner, running)) = owner.and_then(|owner| Some((owner, self.running.get_mut(&owner)?)))
+        else {
             reply.send(RpcResult::Broken(GONE.into()));
             return None;
         };
+        // The scripts hold the invocation until the call is over and what it left to `waitUntil`, and settle it again.
+        running.settled = false;
         Some((owner, self.answer_later(owner, reply)))
+    }
+
+    /// Nobody waits for the answer to this call any more: its number here, if it still runs.
+    pub(crate) fn unwanted(&mut self, caller: &Inbox, call: u32) -> Option<u32> {
+        let (&number, &(owner, _)) =
+            self.incoming.iter().find(|(_, (_, reply))| reply.is_for(caller, call))?;
+        self.incoming.remove(&number);
+        if let Some(running) = self.running.get_mut(&owner) {
+            running.incoming -= 1;
+        }
+        Some(number)
     }
 
     /// Keeps the duty to answer.
@@ -416,7 +434,11 @@ impl IsolateState {
     pub(crate) fn release_rpc(&mut self, owner: u32, outcome: &Outcome) {
         self.exports.retain(|_, of| *of != owner);
         self.imports.retain(|_, import| import.owner != owner);
-        self.waiting.retain(|_, waiting| waiting.owner != owner);
+        for (call, waiting) in self.waiting.extract_if(|_, waiting| waiting.owner == owner) {
+            if let Some(callee) = waiting.callee {
+                let _gone = callee.send(IsolateMsg::Unwanted { caller: self.me.clone(), call });
+            }
+        }
         self.packed.retain(|_, packed| packed.owner != owner);
         let calls: Vec<u32> =
             self.incoming.iter().filter(|(_, (of, _))| *of == owner).map(|(number, _)| *number).collect();

@@ -47,16 +47,19 @@ pub(crate) fn write<'s>(
         Writer { out: Vec::with_capacity(128), written: 0, seen: HashMap::new(), objects: 0, hook, plain };
     writer.value(scope, value, 0)?;
     if writer.written > VALUE_BYTES_MAX {
-        let message = format!(
-            "Serialized RPC arguments or return values are limited to 32MiB, but the size of this value was: {} bytes.",
-            writer.written
-        );
-        let message = string(scope, &message)?;
+        let message = string(scope, &too_large(writer.written))?;
         let error = v8::Exception::error(scope, message);
         scope.throw_exception(error);
         return None;
     }
     Some(writer.out)
+}
+
+/// What is said of a value of more than [`VALUE_BYTES_MAX`] bytes.
+pub(crate) fn too_large(bytes: usize) -> String {
+    format!(
+        "Serialized RPC arguments or return values are limited to 32MiB, but the size of this value was: {bytes} bytes."
+    )
 }
 
 struct Writer<'s> {
