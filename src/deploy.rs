@@ -15,6 +15,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::bindings::{self, Bindings, Bound, Place};
 use crate::config::{Config, Name, Tenant};
 use crate::dispatch::logs::LogRing;
 use crate::dispatch::{Deployment, Isolates, Var};
@@ -86,6 +87,8 @@ pub struct Settings {
     pub vars: BTreeMap<String, Value>,
     /// Names of Worker Loaders in `env`.
     pub loaders: Vec<String>,
+    /// Further bindings in `env`.
+    pub bindings: Bindings,
     /// Patterns of hosts that `fetch()` may reach.
     pub outbound: Vec<String>,
     /// Cron expressions.
@@ -161,7 +164,7 @@ impl Deployer {
         bundle: Arc<Bundle>,
         settings: Settings,
     ) -> Result<Version, DeployError> {
-        self.check(tenant, &settings)?;
+        self.check(tenant, worker.as_str(), &settings)?;
         let _change = self.change.lock().await;
         let json = serde_json::to_string(&settings);
         let new = NewVersion {
@@ -225,6 +228,19 @@ impl Deployer {
         Ok(Some(Arc::new(Egress::new(&self.net, patterns, format!("{}/{name}", tenant.name)))))
     }
 
+    /// What stands behind the bindings of something that is not deployed.
+    pub(crate) fn bind(
+        &self,
+        tenant: &Tenant,
+        worker: &str,
+        bindings: &Bindings,
+    ) -> Result<Vec<(Arc<str>, Arc<dyn Bound>)>, DeployError> {
+        bindings.keys().try_for_each(|name| check_var_name(name))?;
+        let place = Place { tenant, worker };
+        bindings::check(bindings, &place)?;
+        Ok(bindings::bind(bindings, &place))
+    }
+
     fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
         self.tenants.get(&Name::parse(name)?).cloned()
     }
@@ -260,6 +276,7 @@ impl Deployer {
             version: version.version,
             bundle,
             vars: vars(&settings),
+            bindings: bindings::bind(&settings.bindings, &Place { tenant, worker: worker.as_str() }),
             outbound,
             limits: settings.limits.lower_of(tenant.limits),
             crons: settings.crons,
@@ -273,7 +290,7 @@ impl Deployer {
         Ok(())
     }
 
-    fn check(&self, tenant: &Tenant, settings: &Settings) -> Result<(), DeployError> {
+    fn check(&self, tenant: &Tenant, worker: &str, settings: &Settings) -> Result<(), DeployError> {
         bounded("crons", settings.crons.len(), CRONS_MAX)?;
         for cron in &settings.crons {
             parse_cron(cron).map_err(|error| invalid("crons", error))?;
@@ -288,8 +305,10 @@ impl Deployer {
                 return Err(DeployError::Forbidden { field: "hosts", reason });
             }
         }
-        bounded("vars", settings.vars.len() + settings.loaders.len(), VARS_MAX)?;
+        let names = settings.vars.len() + settings.loaders.len() + settings.bindings.len();
+        bounded("vars", names, VARS_MAX)?;
         check_names(settings)?;
+        bindings::check(&settings.bindings, &Place { tenant, worker })?;
         self.outbound(tenant, "check", &settings.outbound).map(|_| ())
     }
 }
@@ -307,7 +326,12 @@ fn check_names(settings: &Settings) -> Result<(), DeployError> {
             return Err(invalid("loaders", format!("{name:?} is there twice")));
         }
     }
-    for name in settings.vars.keys().chain(&settings.loaders) {
+    for name in settings.bindings.keys() {
+        if settings.vars.contains_key(name) || settings.loaders.contains(name) {
+            return Err(invalid("bindings", format!("{name:?} is there twice")));
+        }
+    }
+    for name in settings.vars.keys().chain(&settings.loaders).chain(settings.bindings.keys()) {
         check_var_name(name)?;
     }
     Ok(())
@@ -353,7 +377,7 @@ fn bounded(field: &'static str, count: usize, max: usize) -> Result<(), DeployEr
     if count > max { Err(invalid(field, format!("at most {max} are allowed"))) } else { Ok(()) }
 }
 
-fn invalid(field: &'static str, reason: impl ToString) -> DeployError {
+pub(crate) fn invalid(field: &'static str, reason: impl ToString) -> DeployError {
     DeployError::Invalid { field, reason: reason.to_string() }
 }
 

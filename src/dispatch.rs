@@ -23,6 +23,7 @@ use atoll_loader::limits::Limits;
 use http::Response;
 use tokio::sync::mpsc;
 
+use crate::bindings::{Bound, Under};
 use crate::config::Name;
 use crate::hosts::{Hosts, Sandbox};
 use logs::LogRing;
@@ -112,6 +113,8 @@ pub struct Deployment {
     pub isolate: Arc<str>,
     /// Its `env`.
     pub vars: Vec<(Arc<str>, Var)>,
+    /// Further capabilities of its `env`.
+    pub bindings: Vec<(Arc<str>, Arc<dyn Bound>)>,
     /// Where `fetch()` goes.
     pub outbound: Option<Arc<dyn Channel>>,
     /// What one invocation may use.
@@ -138,6 +141,8 @@ impl Deployment {
             };
             (name.clone(), grant)
         };
+        let under = Under { tenant: &self.tenant, trace };
+        let bound = self.bindings.iter().map(|(name, bound)| (name.clone(), bound.grant(under)));
         Start {
             bundle: self.bundle.clone(),
             isolate: IsolateKey::Warm(self.isolate.clone()),
@@ -150,7 +155,7 @@ impl Deployment {
                 traceparent: trace.parent.as_deref().map(str::to_owned),
             },
             limits: self.limits,
-            env: self.vars.iter().map(grant).collect(),
+            env: self.vars.iter().map(grant).chain(bound).collect(),
             outbound: self.outbound.as_ref().map(|channel| trace.channel(channel)),
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod admission;
 mod api;
+pub mod bindings;
 pub mod config;
 pub mod deploy;
 pub mod dispatch;

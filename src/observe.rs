@@ -160,7 +160,7 @@ impl Observer for TracingObserver {
         }
         let suppressed = std::mem::take(&mut guest.suppressed);
         drop(guests);
-        tracing::info!(target: "guest", tenant, worker, trace, level = ?line.level, message = ?line.message, suppressed);
+        tracing::info!(target: "guest", tenant, worker, trace, level = ?line.level, message = ?line.message, fields = line.fields.as_deref(), suppressed);
     }
 
     fn host(&self, event: &HostEvent<'_>) {

@@ -19,6 +19,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::body::{ReplyBody, RequestBody};
+use crate::link::Console;
 use crate::seam::{CallError, Identity, InvocationId, MethodError};
 use crate::value::Value;
 
@@ -29,6 +30,16 @@ pub struct CallContext {
     pub identity: Identity,
     /// The invocation that holds the capability.
     pub invocation: InvocationId,
+    /// Where lines about it go.
+    pub console: Console,
+}
+
+impl CallContext {
+    /// A context whose lines go nowhere.
+    #[must_use]
+    pub fn new(identity: Identity, invocation: InvocationId) -> Self {
+        Self { identity, invocation, console: Console::default() }
+    }
 }
 
 /// What a call resolves to.
@@ -50,6 +61,12 @@ pub trait Channel: Send + Sync {
         let _unused = (context, arguments);
         let unknown = MethodError::unknown(method);
         Box::pin(async move { Err(unknown) })
+    }
+
+    /// Whether its methods never wait: then [`Channel::call`] runs as soon as the call arrives, in the order of the guest's
+    /// calls, also if the guest ends without looking at the answer.
+    fn is_immediate(&self) -> bool {
+        false
     }
 
     /// For logs and the audit trail, never for decisions.

@@ -37,6 +37,7 @@ use tokio::sync::{mpsc, watch};
 pub use fault::{CloseReason, LinkDown, Violation};
 pub use inlet::{GuestBody, GuestBodyError};
 pub use invocation::Ended;
+pub use logs::Console;
 pub use running::{Answer, Running, Suspicion};
 pub use start::{Grant, Start, StartEvent};
 pub use transport::{HostEndpoint, host_over_socket, in_process, over_socket};

@@ -441,6 +441,9 @@ pub struct LogLine {
     pub message: String,
     /// Whether text was cut, or lines before this one were dropped.
     pub truncated: bool,
+    /// A JSON object, of lines that a logger made; it never crosses the wall.
+    #[serde(skip)]
+    pub fields: Option<Arc<str>>,
 }
 
 /// Isolate host to gateway.

@@ -1,5 +1,7 @@
 //! What is deployed: worker code together with what it asks to be bound to it.
 
+use serde_json::{Value, json};
+
 use crate::code::WorkerCode;
 
 /// A value of `vars`.
@@ -11,16 +13,39 @@ pub enum Var {
     Json(String),
 }
 
-/// A binding to another worker.
+/// A binding to another worker, as Workers' configuration says it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
-pub struct Service {
+pub(crate) struct Service {
     /// Name in `env`.
-    pub binding: String,
+    #[serde(alias = "name")]
+    pub(crate) binding: String,
     /// Name of the worker.
-    pub service: String,
+    pub(crate) service: String,
     /// Its entrypoint; `None` for the default export.
     #[serde(default)]
-    pub entrypoint: Option<String>,
+    pub(crate) entrypoint: Option<String>,
+    /// Its `ctx.props`.
+    #[serde(default)]
+    pub(crate) props: Option<Value>,
+}
+
+impl Service {
+    /// The wish as a deployment holds it.
+    pub(crate) fn wish(self) -> (String, Value) {
+        let mut wish = json!({ "type": "service", "worker": self.service });
+        if let Some(entrypoint) = self.entrypoint {
+            wish["entrypoint"] = entrypoint.into();
+        }
+        if let Some(props) = self.props {
+            wish["props"] = props;
+        }
+        (self.binding, wish)
+    }
+}
+
+/// The wish for a namespace of a key-value store.
+pub(crate) fn kv_wish(namespace: String) -> Value {
+    json!({ "type": "kv", "namespace": namespace })
 }
 
 /// Worker code and its configuration, as found in a folder or an upload. Nothing here is granted yet: bindings
@@ -37,8 +62,8 @@ pub struct Deployment {
     pub crons: Vec<String>,
     /// Names in `env` of Worker Loaders.
     pub loaders: Vec<String>,
-    /// Bindings to other workers.
-    pub services: Vec<Service>,
+    /// Bindings by their names in `env`, in the shape of the control API, whose side alone knows and checks the kinds.
+    pub bindings: Vec<(String, Value)>,
     /// Host patterns that global `fetch()` should reach. Empty: none.
     pub outbound: Vec<String>,
     /// What was found and ignored, for people.
@@ -55,7 +80,7 @@ impl Deployment {
             vars: Vec::new(),
             crons: Vec::new(),
             loaders: Vec::new(),
-            services: Vec::new(),
+            bindings: Vec::new(),
             outbound: Vec::new(),
             warnings: Vec::new(),
         }

@@ -48,7 +48,7 @@ mod wrangler;
 pub use bundle::Bundle;
 pub use checks::{CheckConfig, ForbiddenPattern, SyntaxCheck};
 pub use code::{CodeLimits, ModuleSource, WorkerCode};
-pub use deployment::{Deployment, Service, Var};
+pub use deployment::{Deployment, Var};
 pub use encoding::{DecodeError, ENCODED_BYTES_MAX};
 pub use error::{CodeError, NameFault, Place};
 pub use execute::{Language, Snippet};

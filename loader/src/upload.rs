@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::code::{ModuleSource, WorkerCode};
-use crate::deployment::{Deployment, Service};
+use crate::deployment::{Deployment, Service, kv_wish};
 use crate::json;
 use crate::multipart::{self, MultipartError, Part};
 use crate::wrangler::var;
@@ -49,14 +49,18 @@ enum Binding {
         name: String,
         json: Value,
     },
-    Service {
-        name: String,
-        service: String,
-        #[serde(default)]
-        entrypoint: Option<String>,
-    },
+    Service(Service),
     WorkerLoader {
         name: String,
+    },
+    KvNamespace {
+        name: String,
+        namespace_id: String,
+    },
+    /// What only Atoll has, in the shape of its own API.
+    Atoll {
+        name: String,
+        binding: Value,
     },
 }
 
@@ -103,7 +107,8 @@ fn shape(message: &str) -> MultipartError {
 
 fn bind(deployment: &mut Deployment, binding: Value) -> Result<(), MultipartError> {
     let kind = binding.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if !["plain_text", "json", "service", "worker_loader"].contains(&kind.as_str()) {
+    const KNOWN: [&str; 6] = ["plain_text", "json", "service", "worker_loader", "kv_namespace", "atoll"];
+    if !KNOWN.contains(&kind.as_str()) {
         warn(deployment, format!("ignored a binding of type {kind:?}"));
         return Ok(());
     }
@@ -111,9 +116,11 @@ fn bind(deployment: &mut Deployment, binding: Value) -> Result<(), MultipartErro
         Binding::PlainText { name, text } => deployment.vars.push((name, var(Value::String(text)))),
         Binding::Json { name, json } => deployment.vars.push((name, var(json))),
         Binding::WorkerLoader { name } => deployment.loaders.push(name),
-        Binding::Service { name, service, entrypoint } => {
-            deployment.services.push(Service { binding: name, service, entrypoint });
+        Binding::Service(service) => deployment.bindings.push(service.wish()),
+        Binding::KvNamespace { name, namespace_id } => {
+            deployment.bindings.push((name, kv_wish(namespace_id)));
         }
+        Binding::Atoll { name, binding } => deployment.bindings.push((name, binding)),
     }
     Ok(())
 }
@@ -177,7 +184,8 @@ mod tests {
     const METADATA: &str = r#"{"main_module":"w.js","compatibility_date":"2025-06-01","bindings":[
         {"type":"plain_text","name":"B","text":"b"},{"type":"json","name":"A","json":[1]},
         {"type":"service","name":"S","service":"other"},{"type":"worker_loader","name":"LOADER"},
-        {"type":"kv_namespace","name":"K","namespace_id":"x"}],"limits":{"cpu_ms":7}}"#;
+        {"type":"kv_namespace","name":"K","namespace_id":"x"},{"type":"r2_bucket","name":"R"},
+        {"type":"atoll","name":"LOG","binding":{"type":"logger"}}],"limits":{"cpu_ms":7}}"#;
 
     #[test]
     fn reads_an_upload_and_builds_it() {
@@ -193,7 +201,12 @@ mod tests {
         assert_eq!(deployment.vars[0], ("A".to_owned(), Var::Json("[1]".to_owned())));
         assert_eq!(deployment.vars[1], ("B".to_owned(), Var::Text("b".to_owned())));
         assert_eq!(deployment.loaders, ["LOADER"]);
-        assert_eq!(deployment.services[0].service, "other");
+        let wanted = [
+            ("S".to_owned(), serde_json::json!({ "type": "service", "worker": "other" })),
+            ("K".to_owned(), kv_wish("x".to_owned())),
+            ("LOG".to_owned(), serde_json::json!({ "type": "logger" })),
+        ];
+        assert_eq!(deployment.bindings, wanted);
         assert_eq!(deployment.code.limits.cpu_ms, Some(7));
         assert_eq!(deployment.warnings.len(), 2);
         let bundle = deployment.code.build().unwrap();

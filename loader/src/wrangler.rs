@@ -1,12 +1,12 @@
 //! `wrangler.jsonc`, `wrangler.json` and `wrangler.toml`: the keys that Atoll acts on, and a warning for the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::checks::source::too_deep_at;
-use crate::deployment::{Deployment, Service, Var};
+use crate::deployment::{Deployment, Service, Var, kv_wish};
 use crate::glob;
 use crate::jsonc;
 use crate::limits::{JSON_DEPTH_MAX, MIB};
@@ -123,6 +123,8 @@ pub struct WranglerConfig {
     #[serde(default)]
     services: Vec<Service>,
     #[serde(default)]
+    kv_namespaces: Vec<KvNamespace>,
+    #[serde(default)]
     limits: ConfigLimits,
     #[serde(default)]
     atoll: AtollSection,
@@ -141,6 +143,13 @@ struct LoaderBinding {
     binding: String,
 }
 
+#[derive(Clone, Debug, Deserialize)]
+struct KvNamespace {
+    binding: String,
+    /// The namespace; without one it has the binding's name.
+    id: Option<String>,
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 struct ConfigLimits {
     #[serde(default)]
@@ -155,6 +164,9 @@ struct ConfigLimits {
 struct AtollSection {
     #[serde(default)]
     outbound: Vec<String>,
+    /// Bindings of Atoll's own kinds, in the shape of its API.
+    #[serde(default)]
+    bindings: BTreeMap<String, Value>,
 }
 
 impl WranglerConfig {
@@ -177,7 +189,20 @@ impl WranglerConfig {
             ConfigFormat::Toml => toml::from_str(text).map_err(|error| toml_error(text, &error))?,
         };
         config.check_counts()?;
+        config.check_names()?;
         Ok(config)
+    }
+
+    /// Two bindings of one name would hide each other without a word.
+    fn check_names(&self) -> Result<(), ConfigError> {
+        let mut names = BTreeSet::new();
+        let all = self.services.iter().map(|service| &service.binding);
+        let all =
+            all.chain(self.kv_namespaces.iter().map(|kv| &kv.binding)).chain(self.atoll.bindings.keys());
+        match all.into_iter().find(|name| !names.insert(*name)) {
+            Some(name) => Err(ConfigError::Shape(format!("two bindings are named {name:?}"))),
+            None => Ok(()),
+        }
     }
 
     fn check_counts(&self) -> Result<(), ConfigError> {
@@ -188,6 +213,8 @@ impl WranglerConfig {
             ("rules", self.rules.iter().map(|rule| 1 + rule.globs.len()).sum()),
             ("worker_loaders", self.worker_loaders.len()),
             ("services", self.services.len()),
+            ("kv_namespaces", self.kv_namespaces.len()),
+            ("atoll.bindings", self.atoll.bindings.len()),
             ("atoll.outbound", self.atoll.outbound.len()),
         ];
         match lists.into_iter().find(|(_, len)| *len > CONFIG_ENTRIES_MAX) {
@@ -216,7 +243,13 @@ impl WranglerConfig {
         deployment.name = self.name;
         deployment.crons = self.triggers.crons;
         deployment.loaders = self.worker_loaders.into_iter().map(|loader| loader.binding).collect();
-        deployment.services = self.services;
+        let kv = |KvNamespace { binding, id }: KvNamespace| {
+            let namespace = id.unwrap_or_else(|| binding.clone());
+            (binding, kv_wish(namespace))
+        };
+        deployment.bindings = self.services.into_iter().map(Service::wish).collect();
+        deployment.bindings.extend(self.kv_namespaces.into_iter().map(kv));
+        deployment.bindings.extend(self.atoll.bindings);
         deployment.outbound = self.atoll.outbound;
         deployment.vars = self.vars.into_iter().map(|(name, value)| (name, var(value))).collect();
         let ignored = self.other.keys().filter(|key| !SILENT_KEYS.contains(&key.as_str()));
@@ -254,7 +287,8 @@ main = "src/index.ts"
 compatibility_date = "2025-06-01"
 compatibility_flags = ["nodejs_compat"]
 find_additional_modules = true
-kv_namespaces = []
+r2_buckets = []
+kv_namespaces = [{ binding = "KV", id = "sessions" }, { binding = "OWN" }]
 [vars]
 A = "x"
 B = { c = [1, true] }
@@ -269,19 +303,24 @@ binding = "LOADER"
 binding = "OTHER"
 service = "other"
 entrypoint = "Named"
+props = { role = "reader" }
 [limits]
 cpu_ms = 50
 [atoll]
 outbound = ["api.example.com", "*.example.org"]
+[atoll.bindings]
+LOG = { type = "logger" }
 "#;
     const JSONC: &str = r#"{
   "$schema": "x", // comment
   "name": "w", "main": "src/index.ts", "compatibility_date": "2025-06-01",
-  "compatibility_flags": ["nodejs_compat"], "find_additional_modules": true, "kv_namespaces": [],
+  "compatibility_flags": ["nodejs_compat"], "find_additional_modules": true, "r2_buckets": [],
+  "kv_namespaces": [{ "binding": "KV", "id": "sessions" }, { "binding": "OWN" }],
   "vars": { "A": "x", "B": { "c": [1, true] } }, "triggers": { "crons": ["*/5 * * * *"] },
   "rules": [{ "type": "Text", "globs": ["**/*.md"] }], "worker_loaders": [{ "binding": "LOADER" }],
-  "services": [{ "binding": "OTHER", "service": "other", "entrypoint": "Named" }],
-  "limits": { "cpu_ms": 50 }, "atoll": { "outbound": ["api.example.com", "*.example.org"] },
+  "services": [{ "binding": "OTHER", "service": "other", "entrypoint": "Named", "props": { "role": "reader" } }],
+  "limits": { "cpu_ms": 50 },
+  "atoll": { "outbound": ["api.example.com", "*.example.org"], "bindings": { "LOG": { "type": "logger" } } },
 }"#;
 
     #[test]
@@ -299,10 +338,18 @@ outbound = ["api.example.com", "*.example.org"]
         assert_eq!(from_toml.name.as_deref(), Some("w"));
         assert_eq!(from_toml.vars[1], ("B".to_owned(), Var::Json(r#"{"c":[1,true]}"#.to_owned())));
         assert_eq!(from_toml.code.limits.cpu_ms, Some(50));
-        assert_eq!(from_toml.services[0].entrypoint.as_deref(), Some("Named"));
+        let props = serde_json::json!({ "role": "reader" });
+        let other = serde_json::json!({ "type": "service", "worker": "other", "entrypoint": "Named", "props": props });
+        let wanted = [
+            ("OTHER".to_owned(), other),
+            ("KV".to_owned(), kv_wish("sessions".to_owned())),
+            ("OWN".to_owned(), kv_wish("OWN".to_owned())),
+            ("LOG".to_owned(), serde_json::json!({ "type": "logger" })),
+        ];
+        assert_eq!(from_toml.bindings, wanted);
         assert_eq!(from_toml.loaders, ["LOADER"]);
         assert_eq!(from_toml.outbound, ["api.example.com", "*.example.org"]);
-        assert_eq!(from_toml.warnings, ["ignored key `kv_namespaces`"]);
+        assert_eq!(from_toml.warnings, ["ignored key `r2_buckets`"]);
     }
 
     #[test]
@@ -312,6 +359,11 @@ outbound = ["api.example.com", "*.example.org"]
             ("{\"name\": \"a\", \"name\": \"b\"}", ConfigFormat::Jsonc, "duplicate field `name`"),
             ("\nname = 1", ConfigFormat::Toml, "line 2"),
             ("name = \"a\"\nname = \"b\"", ConfigFormat::Toml, "line 2"),
+            (
+                "services = [{ binding = \"A\", service = \"b\" }]\nkv_namespaces = [{ binding = \"A\" }]",
+                ConfigFormat::Toml,
+                "two bindings are named \"A\"",
+            ),
             ("[atoll]\nother = 1", ConfigFormat::Toml, "unknown field `other`"),
             ("[[rules]]\ntype = \"Nope\"\nglobs = []", ConfigFormat::Toml, "unknown variant"),
         ] {

@@ -412,6 +412,13 @@ impl IsolateState {
         truncated |= running.root.logs_dropped.swap(0, Relaxed) > 0;
         let time_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        running.root.log(LogLine { invocation: running.root.id, level, time_ms, message, truncated });
+        running.root.log(LogLine {
+            invocation: running.root.id,
+            level,
+            time_ms,
+            message,
+            truncated,
+            fields: None,
+        });
     }
 }

@@ -29,6 +29,7 @@ use super::input::{self, LimitsInput, Strict, StrictMap, Wanted};
 use super::json;
 use super::workers::deploy_problem;
 use crate::admission::Kind;
+use crate::bindings::{Bindings, Under};
 use crate::config::Tenant;
 use crate::deploy::{check_var_name, to_var};
 use crate::dispatch::record::Record;
@@ -62,6 +63,9 @@ struct ExecuteInput {
     input: Option<Strict>,
     #[serde(default)]
     env: StrictMap,
+    /// Further capabilities in `env`; only an isolate has them.
+    #[serde(default)]
+    bindings: Bindings,
     #[serde(default)]
     limits: LimitsInput,
     #[serde(default)]
@@ -125,12 +129,17 @@ pub(super) struct LogOutput {
     message: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
+    /// Of lines that a logger made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<Box<RawValue>>,
 }
 
 impl From<&LogLine> for LogOutput {
     fn from(line: &LogLine) -> Self {
         let message = line.message.clone();
-        Self { level: line.level, time: line.time_ms, message, truncated: line.truncated }
+        // It was written as JSON here; what does not parse cannot be there.
+        let fields = line.fields.as_ref().and_then(|text| RawValue::from_string(text.to_string()).ok());
+        Self { level: line.level, time: line.time_ms, message, truncated: line.truncated, fields }
     }
 }
 
@@ -216,7 +225,15 @@ async fn prepare(
     trace: &Trace,
 ) -> Result<Prepared, Problem> {
     let input = parsed.input.as_ref().map_or_else(|| "null".to_owned(), |Strict(value)| value.to_string());
-    let env = grants(&parsed.env.0)?;
+    let mut env = grants(&parsed.env.0)?;
+    if let Some(name) = parsed.bindings.keys().find(|name| parsed.env.0.contains_key(*name)) {
+        return Err(Problem::unprocessable(
+            "invalid_setting",
+            format!("`bindings`: {name:?} is there twice"),
+        ));
+    }
+    let bound =
+        gateway.deployer.bind(tenant, id, &parsed.bindings).map_err(|error| deploy_problem(&error))?;
     let outbound =
         gateway.deployer.outbound(tenant, id, &parsed.outbound).map_err(|error| deploy_problem(&error))?;
     // Parsing and stripping is work: not on the threads that move bytes.
@@ -225,6 +242,12 @@ async fn prepare(
         tokio::task::spawn_blocking(move || plan::plan(&shared, &payer, parsed, &checks, told)).await;
     let plan = planned.map_err(|error| Problem::internal(&error))??;
     tell(gateway, id, &plan);
+    if !bound.is_empty() && plan.decision.runtime == Runtime::Sandbox {
+        let detail = "`bindings` are available in isolates only, and this step runs in a sandbox.";
+        return Err(Problem::unprocessable("bindings_in_sandbox", detail));
+    }
+    let under = Under { tenant: &tenant.name, trace };
+    env.extend(bound.iter().map(|(name, bound)| (name.clone(), bound.grant(under))));
     let start = match (plan.decision.runtime, plan.bundle()) {
         (Runtime::Isolate, Some(bundle)) => Some(Start {
             bundle: bundle.clone(),

@@ -1,5 +1,6 @@
 //! `/v1/workers`: deploy, list, look, roll back, delete, fire scheduled events.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atoll_bindings::seam::Outcome;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::execute::UsageOutput;
 use super::input::{self, LimitsInput, StrictMap};
 use super::json;
+use crate::bindings::{Binding, Bindings};
 use crate::config::{Name, Tenant};
 use crate::deploy::{DeployError, Settings, now_ms, parse_cron};
 use crate::problem::Problem;
@@ -38,6 +40,8 @@ struct DeployInput {
     vars: StrictMap,
     #[serde(default)]
     loaders: Vec<String>,
+    #[serde(default)]
+    bindings: BTreeMap<String, Binding>,
     #[serde(default)]
     outbound: Vec<String>,
     #[serde(default)]
@@ -75,6 +79,8 @@ struct WorkerOutput {
     /// Names only: values may be nobody's business.
     vars: Vec<String>,
     loaders: Vec<String>,
+    /// As they were given: what a binding may use is no secret of its worker's owner.
+    bindings: Bindings,
 }
 
 #[derive(Serialize)]
@@ -135,6 +141,7 @@ fn output(gateway: &Gateway, version: &Version) -> WorkerOutput {
         outbound: settings.outbound,
         vars: settings.vars.into_keys().collect(),
         loaders: settings.loaders,
+        bindings: settings.bindings,
     }
 }
 
@@ -212,10 +219,7 @@ fn build_form(
     let upload = Deployment::from_multipart(content_type, body);
     let upload =
         upload.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()))?;
-    if let Some(service) = upload.services.first() {
-        let detail = format!("`{}`: bindings to other workers are not available.", service.binding);
-        return Err(Problem::unprocessable("invalid_setting", detail));
-    }
+    let bindings = bindings(upload.bindings)?;
     let asked = LimitsInput::of(upload.code.limits);
     let bundle = upload.code.build_with(checks).map_err(|error| input::code_problem(&error))?;
     let var = |(name, var): (String, Var)| match var {
@@ -226,12 +230,28 @@ fn build_form(
     let settings = Settings {
         vars: vars.map_err(|error| Problem::unprocessable("invalid_setting", format!("`vars`: {error}")))?,
         loaders: upload.loaders,
+        bindings,
         outbound: upload.outbound,
         crons: upload.crons,
         hosts: Vec::new(),
         limits: asked.lower(limits),
     };
     Ok((bundle, settings))
+}
+
+/// Bindings of a form, by the same rules as those of a JSON body.
+fn bindings(wishes: Vec<(String, serde_json::Value)>) -> Result<Bindings, Problem> {
+    let mut bindings = Bindings::new();
+    for (name, wish) in wishes {
+        let binding = Binding::deserialize(wish).map_err(|error| {
+            Problem::unprocessable("invalid_setting", format!("`bindings`: {name:?}: {error}"))
+        })?;
+        if bindings.insert(name.clone(), binding).is_some() {
+            let detail = format!("`bindings`: {name:?} is there twice");
+            return Err(Problem::unprocessable("invalid_setting", detail));
+        }
+    }
+    Ok(bindings)
 }
 
 fn build(body: &Bytes, limits: Limits, checks: &CheckConfig) -> Result<(Bundle, Settings), Problem> {
@@ -250,6 +270,7 @@ fn build(body: &Bytes, limits: Limits, checks: &CheckConfig) -> Result<(Bundle, 
     let settings = Settings {
         vars: parsed.vars.0,
         loaders: parsed.loaders,
+        bindings: parsed.bindings,
         outbound: parsed.outbound,
         crons: parsed.crons,
         hosts: parsed.hosts,

@@ -31,9 +31,6 @@ pub(crate) fn deployment(path: &Path) -> Result<Deployment> {
         _ => Failure::new(Kind::Refused, error),
     })?;
     loaded.warnings.iter().for_each(|text| output::warning(text));
-    for service in &loaded.services {
-        output::warning(&format!("service binding {}: not supported yet, left out", service.binding));
-    }
     Ok(loaded)
 }
 
@@ -158,6 +155,7 @@ pub(crate) fn upload(deployment: &Deployment, hosts: &[String]) -> Value {
     };
     put("vars", Value::Object(vars));
     put("loaders", json!(deployment.loaders));
+    put("bindings", Value::Object(deployment.bindings.iter().cloned().collect()));
     put("crons", json!(deployment.crons));
     put("outbound", json!(deployment.outbound));
     put("hosts", json!(hosts));
@@ -242,7 +240,7 @@ mod tests {
             let body = upload(&deployment, &[]);
             // What is not code is read by the control API; the code must be the loader's own shape.
             let mut code = body.clone();
-            for key in ["vars", "loaders", "crons", "outbound", "hosts"] {
+            for key in ["vars", "loaders", "bindings", "crons", "outbound", "hosts"] {
                 code.as_object_mut().unwrap().remove(key);
             }
             let read =

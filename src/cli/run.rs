@@ -74,6 +74,9 @@ fn start(args: &Run, deployment: Deployment, event: StartEvent) -> Result<Start>
         let scope = format!("run/{name}").into();
         (Arc::from(name), Grant::Loader { scope })
     }));
+    for (name, _) in &deployment.bindings {
+        output::warning(&format!("binding {name}: left out, it needs a server: `atoll dev` starts one"));
+    }
     let bundle = deployment.code.build().map_err(|error| Failure::new(Kind::Refused, error))?;
     Ok(Start {
         bundle: Arc::new(bundle),
@@ -296,8 +299,14 @@ mod tests {
         env: &[(Arc<str>, EnvValue)],
     ) -> Vec<ToGateway> {
         let done = |outcome| ToGateway::Done { invocation, outcome, usage: Usage::default() };
-        let line =
-            LogLine { invocation, level: LogLevel::Log, time_ms: 1, message: "hi".into(), truncated: false };
+        let line = LogLine {
+            invocation,
+            level: LogLevel::Log,
+            time_ms: 1,
+            message: "hi".into(),
+            truncated: false,
+            fields: None,
+        };
         if source.contains("THROW") {
             let error = GuestError { name: "Error".into(), message: "thrown".into(), stack: None };
             return vec![ToGateway::Log(line), done(Outcome::GuestError(error))];

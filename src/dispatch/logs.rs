@@ -36,11 +36,11 @@ impl LogRing {
     pub fn push(&self, line: LogLine) {
         let line = Arc::new(line);
         let mut ring = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.bytes += line.message.len();
+        ring.bytes += size(&line);
         ring.lines.push_back(line.clone());
         while ring.lines.len() > RING_LINES_MAX || ring.bytes > RING_BYTES_MAX {
             let Some(oldest) = ring.lines.pop_front() else { break };
-            ring.bytes -= oldest.message.len();
+            ring.bytes -= size(&oldest);
         }
         // With the last follower gone the channel goes too.
         if ring.live.as_ref().is_some_and(|live| live.send(line).is_err()) {
@@ -61,6 +61,11 @@ impl LogRing {
         let live = ring.live.get_or_insert_with(|| broadcast::Sender::new(FOLLOW_LINES_MAX)).subscribe();
         (ring.lines.iter().cloned().collect(), live)
     }
+}
+
+/// What a line costs, in bytes.
+fn size(line: &LogLine) -> usize {
+    line.message.len() + line.fields.as_ref().map_or(0, |fields| fields.len())
 }
 
 /// The sink of a deployed worker's invocation.
@@ -91,7 +96,14 @@ mod tests {
     use super::*;
 
     fn line(message: String) -> LogLine {
-        LogLine { invocation: InvocationId(1), level: LogLevel::Log, time_ms: 0, message, truncated: false }
+        LogLine {
+            invocation: InvocationId(1),
+            level: LogLevel::Log,
+            time_ms: 0,
+            message,
+            truncated: false,
+            fields: None,
+        }
     }
 
     #[test]

@@ -119,7 +119,7 @@ mod tests {
         let far = Arc::new(Far::default());
         let channel: Arc<dyn Channel> = far.clone();
         let identity = Identity { tenant: "t".into(), worker: "w".into(), traceparent: None };
-        let context = CallContext { identity, invocation: InvocationId(1) };
+        let context = CallContext::new(identity, InvocationId(1));
         let mut request = Request::new(RequestBody::Empty);
         for (name, value) in sent {
             request.headers_mut().append(*name, HeaderValue::from_static(value));

@@ -84,6 +84,10 @@ pub struct GuestLine<'a> {
     pub level: LogLevel,
     /// The text.
     pub message: &'a str,
+    /// A JSON object, of lines that a logger made.
+    pub fields: Option<&'a str>,
+    /// Which invocation, on its host.
+    pub invocation: u64,
 }
 
 impl GuestLog {
@@ -134,6 +138,8 @@ fn emit(line: GuestLine<'_>) {
                 tenant = line.tenant,
                 worker = line.worker,
                 trace_id = line.trace,
+                invocation = line.invocation,
+                fields = line.fields, // JSON: control codes are escaped in it
                 "{}",
                 line.message.escape_debug() // one line per line, and no terminal control codes from a guest
             )

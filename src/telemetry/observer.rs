@@ -120,6 +120,8 @@ impl Observer for TelemetryObserver {
             trace,
             level: line.level,
             message: &line.message,
+            fields: line.fields.as_deref(),
+            invocation: line.invocation.0,
         });
     }
 

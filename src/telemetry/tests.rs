@@ -114,6 +114,8 @@ async fn a_collector_receives_the_trace_the_metrics_and_the_log() {
             trace: Some(&trace),
             level: atoll_bindings::seam::LogLevel::Warn,
             message: "guest\u{1b}[31m says\nhi",
+            fields: None,
+            invocation: 1,
         });
     });
     guard.flush().await;

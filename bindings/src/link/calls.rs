@@ -1,5 +1,6 @@
 //! Calls of guests on their capabilities: checked, counted, and driven by one task each.
 
+use std::future::Future as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use super::convert::{request_in, response_out};
 use super::fault::Violation;
 use super::inlet::{GuestBody, Inlet, step};
 use super::invocation::Invocation;
+use super::logs::Console;
 use super::outlet::{Prepared, Pump, prepare};
 use super::{Inner, check_inline};
 use crate::body::RequestBody;
@@ -117,6 +119,14 @@ pub(super) fn begin_method(
         reply.refuse(refusal.unwrap_or_else(|| CallError::Denied(String::new())));
         return Ok(());
     };
+    if channel.is_immediate() {
+        // Its answer is there at once, and takes no place among the calls that run.
+        drop(state);
+        let mut running = Box::pin(run_method(reply, channel, method, arguments));
+        let waker = std::task::Waker::noop();
+        let _done = running.as_mut().poll(&mut std::task::Context::from_waker(waker));
+        return Ok(());
+    }
     // Under the lock, so that the task cannot end before its handle is in the table.
     let task = link.runtime.spawn(run_method(reply, channel, method, arguments));
     state.calls.insert(call, task.abort_handle());
@@ -125,8 +135,14 @@ pub(super) fn begin_method(
 
 async fn run_method(mut reply: Reply, channel: Arc<dyn Channel>, method: String, arguments: Bytes) {
     let invocation = Arc::clone(&reply.invocation);
-    let Ok(_slot) = invocation.slots.acquire().await else { return };
-    let context = CallContext { identity: invocation.identity.clone(), invocation: invocation.id };
+    let _slot = match channel.is_immediate() {
+        true => None,
+        false => match invocation.slots.acquire().await {
+            Ok(slot) => Some(slot),
+            Err(_) => return,
+        },
+    };
+    let context = context(&invocation);
     let result = match Value::decode(&arguments) {
         Ok(Value::List(arguments)) => channel.call(context, &method, arguments).await,
         Ok(_) => Err(MethodError::usage(ValueError::Malformed.to_string())),
@@ -138,6 +154,15 @@ async fn run_method(mut reply: Reply, channel: Arc<dyn Channel>, method: String,
     });
     reply.sent = true;
     reply.link.send(ToHost::Returned { invocation: invocation.id, call: reply.call, result });
+}
+
+/// Under which invocation a call happens.
+fn context(invocation: &Arc<Invocation>) -> CallContext {
+    CallContext {
+        identity: invocation.identity.clone(),
+        invocation: invocation.id,
+        console: Console::of(invocation),
+    }
 }
 
 /// Answers a call that does not happen, and keeps nothing of its body.
@@ -169,7 +194,7 @@ async fn run(
         (None, Body::Inline(bytes)) => RequestBody::Full(bytes),
         (None, Body::Empty | Body::Stream { .. }) => RequestBody::Empty,
     };
-    let context = CallContext { identity: invocation.identity.clone(), invocation: invocation.id };
+    let context = context(&invocation);
     match channel.fetch(context, head.map(|()| body)).await {
         Ok(response) => reply.respond(response).await,
         Err(error) => reply.refuse(error),

@@ -1,12 +1,43 @@
 //! Console lines of one invocation: few, cut, and nothing at all if nobody writes.
 
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use atoll_loader::limits::LOG_LINE_BYTES_MAX;
 use tokio::sync::mpsc;
 
-use crate::seam::LogLine;
+use super::invocation::Invocation;
+use crate::seam::{LogLevel, LogLine};
 
 /// Most lines waiting for the reader.
 const LOG_LINES_QUEUED_MAX: usize = 4_096;
+
+/// Where a capability writes lines of the invocation that called it, within that invocation's budget.
+#[derive(Clone, Default)]
+pub struct Console(Weak<Invocation>);
+
+impl Console {
+    pub(super) fn of(invocation: &Arc<Invocation>) -> Self {
+        Self(Arc::downgrade(invocation))
+    }
+
+    /// Writes a line now. `fields` is a JSON object; it counts like text, and goes if the line is too long with it.
+    pub fn line(&self, level: LogLevel, message: String, fields: Option<String>) {
+        let Some(invocation) = self.0.upgrade() else { return };
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let fields = fields.map(Into::into);
+        let line = LogLine { invocation: invocation.id, level, time_ms, message, truncated: false, fields };
+        invocation.lock().logs.push(line);
+    }
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Console")
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Logs {
@@ -39,9 +70,13 @@ impl Logs {
             line.message.truncate(line.message.floor_char_boundary(LOG_LINE_BYTES_MAX));
             line.truncated = true;
         }
+        if line.fields.as_ref().is_some_and(|fields| line.message.len() + fields.len() > LOG_LINE_BYTES_MAX) {
+            line.fields = None;
+            line.truncated = true;
+        }
         line.truncated |= self.gap;
         // An empty line costs memory too.
-        let cost = line.message.len() as u32 + 1;
+        let cost = (line.message.len() + line.fields.as_ref().map_or(0, |fields| fields.len())) as u32 + 1;
         let kept = match self.bytes_left.checked_sub(cost) {
             None => false,
             Some(left) => {

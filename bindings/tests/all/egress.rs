@@ -90,7 +90,7 @@ async fn send(
     request: http::Request<RequestBody>,
 ) -> Result<http::Response<RequestBody>, CallError> {
     let identity = Identity { tenant: "acme".into(), worker: "w".into(), traceparent: None };
-    egress.fetch(CallContext { identity, invocation: InvocationId(1) }, request).await
+    egress.fetch(CallContext::new(identity, InvocationId(1)), request).await
 }
 
 fn get(url: &str) -> http::Request<RequestBody> {

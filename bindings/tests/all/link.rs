@@ -414,6 +414,7 @@ async fn logs_are_bounded_and_marked() {
                 time_ms: 1,
                 message: message.into(),
                 truncated: false,
+                fields: None,
             })
         };
         host.say(line("first"));
@@ -448,6 +449,7 @@ async fn a_log_flood_without_a_reader_holds_little() {
             time_ms: 1,
             message,
             truncated: false,
+            fields: None,
         }));
     }
     host.done(id);

@@ -191,7 +191,7 @@ impl Witness for Told {
 
 pub fn context() -> CallContext {
     let identity = Identity { tenant: "acme".into(), worker: "w".into(), traceparent: None };
-    CallContext { identity, invocation: InvocationId(1) }
+    CallContext::new(identity, InvocationId(1))
 }
 
 pub fn get(url: &str) -> Request<RequestBody> {

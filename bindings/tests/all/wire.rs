@@ -124,7 +124,8 @@ fn to_gateway() -> impl Strategy<Value = ToGateway> {
             level: LogLevel::Warn,
             time_ms: 1,
             message,
-            truncated: true
+            truncated: true,
+            fields: None
         })),
         id.clone().prop_map(|invocation| ToGateway::Done {
             invocation,
@@ -241,7 +242,14 @@ fn only_a_returned_value_may_be_large() {
     let mut out = vec![1, 2, 3];
     encode(&ToGateway::Returned { invocation, json: large.clone() }, &mut out).unwrap();
     assert!(out.len() > SMALL_FRAME_BYTES_MAX);
-    let line = LogLine { invocation, level: LogLevel::Log, time_ms: 0, message: large, truncated: false };
+    let line = LogLine {
+        invocation,
+        level: LogLevel::Log,
+        time_ms: 0,
+        message: large,
+        truncated: false,
+        fields: None,
+    };
     let mut out = vec![1, 2, 3];
     assert!(matches!(encode(&ToGateway::Log(line), &mut out), Err(WireError::TooLong { .. })));
     assert_eq!(out, [1, 2, 3], "what was there before stays");
@@ -255,6 +263,7 @@ fn a_message_that_is_too_long_does_not_stop_the_others() {
         time_ms: 0,
         message: "x".repeat(SMALL_FRAME_BYTES_MAX),
         truncated: false,
+        fields: None,
     };
     let beat = ToGateway::Heartbeat(Heartbeat::default());
     let bytes = written(vec![beat.clone(), ToGateway::Log(line), beat.clone()]);

@@ -117,7 +117,14 @@ impl Peer {
     fn log(&self, invocation: InvocationId, message: &str) {
         let level = LogLevel::Info;
         let message = message.to_owned();
-        self.say(ToGateway::Log(LogLine { invocation, level, time_ms: 1, message, truncated: false }));
+        self.say(ToGateway::Log(LogLine {
+            invocation,
+            level,
+            time_ms: 1,
+            message,
+            truncated: false,
+            fields: None,
+        }));
     }
 
     fn invoke(&mut self, invoke: Invoke) {

@@ -1,0 +1,90 @@
+//! Bindings: what a deployment asks for in its `env` beside plain values, and what that becomes.
+//!
+//! ```text
+//!  settings (JSON) ──serde──▶ Binding ──check──▶ stored ──bind──▶ Bound ──grant, per invocation──▶ Grant on the seam
+//! ```
+//!
+//! A [`Binding`] is a wish: names and options, checked when it is deployed. A [`Bound`] is the object behind it, made once per
+//! served version, which knows whose it is. What it may reach is decided here and never taken from a guest's arguments.
+//!
+//! To add a kind: a file with its settings (a struct with `deny_unknown_fields`), a `check` and a `bind`; one arm in the enum and
+//! in each of its two matches; its shape in `openapi.json`.
+
+mod logger;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use atoll_bindings::link::Grant;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Name, Tenant};
+use crate::deploy::{DeployError, invalid};
+use crate::dispatch::trace::Trace;
+
+/// Bindings of one deployment.
+pub const BINDINGS_MAX: usize = 100;
+
+/// One binding, as the control API and the store write it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Binding {
+    /// Structured log lines.
+    Logger(logger::Logger),
+}
+
+impl Binding {
+    /// Refuses what makes no sense, or what this tenant may not have.
+    fn check(&self, _place: &Place<'_>) -> Result<(), DeployError> {
+        match self {
+            Self::Logger(logger) => logger.check(),
+        }
+    }
+
+    /// The object behind it.
+    fn bind(&self, _place: &Place<'_>) -> Arc<dyn Bound> {
+        match self {
+            Self::Logger(logger) => logger.bind(),
+        }
+    }
+}
+
+/// Bindings by their names in `env`.
+pub type Bindings = BTreeMap<String, Binding>;
+
+/// For whom bindings are made.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// Who deploys, pays and is blamed.
+    pub tenant: &'a Tenant,
+    /// The worker's name, or an execution's id.
+    pub worker: &'a str,
+}
+
+/// Under which invocation something is granted.
+#[derive(Clone, Copy)]
+pub struct Under<'a> {
+    /// Whose.
+    pub tenant: &'a Name,
+    /// Its place in its trace.
+    pub trace: &'a Trace,
+}
+
+/// What a binding became for one version of a worker.
+pub trait Bound: Send + Sync {
+    /// What one invocation gets. Always of the same form: a warm isolate remembers it from its first invocation.
+    fn grant(&self, under: Under<'_>) -> Grant;
+}
+
+/// Checks all bindings of a deployment.
+pub(crate) fn check(bindings: &Bindings, place: &Place<'_>) -> Result<(), DeployError> {
+    if bindings.len() > BINDINGS_MAX {
+        return Err(invalid("bindings", format!("at most {BINDINGS_MAX} are allowed")));
+    }
+    bindings.values().try_for_each(|binding| binding.check(place))
+}
+
+/// Makes what stands behind each.
+pub(crate) fn bind(bindings: &Bindings, place: &Place<'_>) -> Vec<(Arc<str>, Arc<dyn Bound>)> {
+    bindings.iter().map(|(name, binding)| (name.as_str().into(), binding.bind(place))).collect()
+}
