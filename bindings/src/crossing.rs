@@ -84,6 +84,19 @@ pub enum Verdict {
     Abandoned,
 }
 
+impl Verdict {
+    /// The stable code: that of the denial, or `answered`, `failed`, `abandoned`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Answered(_) => "answered",
+            Self::Denied(denial) => denial.code(),
+            Self::Failed => "failed",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
 /// One use of a capability, when it is over.
 #[derive(Clone, Debug)]
 pub struct Crossing {

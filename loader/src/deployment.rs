@@ -41,6 +41,8 @@ pub struct Deployment {
     pub services: Vec<Service>,
     /// Host patterns that global `fetch()` should reach. Empty: none.
     pub outbound: Vec<String>,
+    /// The policy class that global `fetch()` should be under.
+    pub egress: Option<String>,
     /// What was found and ignored, for people.
     pub warnings: Vec<String>,
 }
@@ -57,6 +59,7 @@ impl Deployment {
             loaders: Vec::new(),
             services: Vec::new(),
             outbound: Vec::new(),
+            egress: None,
             warnings: Vec::new(),
         }
     }

@@ -155,6 +155,8 @@ struct ConfigLimits {
 struct AtollSection {
     #[serde(default)]
     outbound: Vec<String>,
+    #[serde(default)]
+    egress: Option<String>,
 }
 
 impl WranglerConfig {
@@ -218,6 +220,7 @@ impl WranglerConfig {
         deployment.loaders = self.worker_loaders.into_iter().map(|loader| loader.binding).collect();
         deployment.services = self.services;
         deployment.outbound = self.atoll.outbound;
+        deployment.egress = self.atoll.egress;
         deployment.vars = self.vars.into_iter().map(|(name, value)| (name, var(value))).collect();
         let ignored = self.other.keys().filter(|key| !SILENT_KEYS.contains(&key.as_str()));
         deployment
@@ -273,6 +276,7 @@ entrypoint = "Named"
 cpu_ms = 50
 [atoll]
 outbound = ["api.example.com", "*.example.org"]
+egress = "std"
 "#;
     const JSONC: &str = r#"{
   "$schema": "x", // comment
@@ -281,7 +285,7 @@ outbound = ["api.example.com", "*.example.org"]
   "vars": { "A": "x", "B": { "c": [1, true] } }, "triggers": { "crons": ["*/5 * * * *"] },
   "rules": [{ "type": "Text", "globs": ["**/*.md"] }], "worker_loaders": [{ "binding": "LOADER" }],
   "services": [{ "binding": "OTHER", "service": "other", "entrypoint": "Named" }],
-  "limits": { "cpu_ms": 50 }, "atoll": { "outbound": ["api.example.com", "*.example.org"] },
+  "limits": { "cpu_ms": 50 }, "atoll": { "outbound": ["api.example.com", "*.example.org"], "egress": "std" },
 }"#;
 
     #[test]
@@ -302,6 +306,7 @@ outbound = ["api.example.com", "*.example.org"]
         assert_eq!(from_toml.services[0].entrypoint.as_deref(), Some("Named"));
         assert_eq!(from_toml.loaders, ["LOADER"]);
         assert_eq!(from_toml.outbound, ["api.example.com", "*.example.org"]);
+        assert_eq!(from_toml.egress.as_deref(), Some("std"));
         assert_eq!(from_toml.warnings, ["ignored key `kv_namespaces`"]);
     }
 

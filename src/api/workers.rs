@@ -41,6 +41,8 @@ struct DeployInput {
     #[serde(default)]
     outbound: Vec<String>,
     #[serde(default)]
+    egress: Option<String>,
+    #[serde(default)]
     crons: Vec<String>,
     #[serde(default)]
     hosts: Vec<String>,
@@ -72,6 +74,8 @@ struct WorkerOutput {
     hosts: Vec<String>,
     crons: Vec<String>,
     outbound: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress: Option<String>,
     /// Names only: values may be nobody's business.
     vars: Vec<String>,
     loaders: Vec<String>,
@@ -133,6 +137,7 @@ fn output(gateway: &Gateway, version: &Version) -> WorkerOutput {
         hosts: settings.hosts,
         crons: settings.crons,
         outbound: settings.outbound,
+        egress: settings.egress,
         vars: settings.vars.into_keys().collect(),
         loaders: settings.loaders,
     }
@@ -227,6 +232,7 @@ fn build_form(
         vars: vars.map_err(|error| Problem::unprocessable("invalid_setting", format!("`vars`: {error}")))?,
         loaders: upload.loaders,
         outbound: upload.outbound,
+        egress: upload.egress,
         crons: upload.crons,
         hosts: Vec::new(),
         limits: asked.lower(limits),
@@ -251,6 +257,7 @@ fn build(body: &Bytes, limits: Limits, checks: &CheckConfig) -> Result<(Bundle, 
         vars: parsed.vars.0,
         loaders: parsed.loaders,
         outbound: parsed.outbound,
+        egress: parsed.egress,
         crons: parsed.crons,
         hosts: parsed.hosts,
         limits: parsed.limits.lower(limits),
