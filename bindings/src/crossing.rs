@@ -46,6 +46,8 @@ pub enum Denial {
     ResponseBytes,
     /// The answer could not be checked for secrets, so it was held back.
     Unreadable,
+    /// There is no credential to use; guests are only told that the upstream failed.
+    Credential,
     /// The audit log cannot take records, and the operator asked that nothing happens without one.
     Audit,
 }
@@ -66,6 +68,7 @@ impl Denial {
             Self::RequestBytes => "egress_request_bytes",
             Self::ResponseBytes => "egress_response_bytes",
             Self::Unreadable => "egress_unreadable",
+            Self::Credential => "egress_credential",
             Self::Audit => "egress_audit",
         }
     }
