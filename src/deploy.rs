@@ -2,12 +2,15 @@
 //!
 //! Store and routes change under one lock, in this order: first what is at rest, then what serves.
 
+pub(crate) mod outbound;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use atoll_bindings::channel::Channel;
-use atoll_bindings::egress::{Egress, EgressNet, EgressSetupError, HostPattern, PrivateAllow};
+use atoll_bindings::crossing::Witness;
+use atoll_bindings::egress::EgressSetupError;
 use atoll_loader::bundle::Bundle;
 use atoll_loader::limits::Limits;
 use atoll_loader::{CheckConfig, DecodeError};
@@ -15,12 +18,13 @@ use croner::parser::{CronParser, Seconds, Year};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::bindings::{self, Bindings, Bound, Place};
+use crate::bindings::{self, Bindings, BoundNames, Place};
 use crate::config::{Config, Name, Tenant};
 use crate::dispatch::logs::LogRing;
 use crate::dispatch::{Deployment, Isolates, Var};
 use crate::router::Routes;
 use crate::store::{NewVersion, Store, StoreError, Version};
+use outbound::Outbound;
 
 /// Cron expressions of one worker.
 pub const CRONS_MAX: usize = 10;
@@ -58,9 +62,14 @@ pub enum DeployError {
     /// Outbound access cannot be set up.
     #[error(transparent)]
     Egress(#[from] EgressSetupError),
-    /// An operator's exception does not parse.
-    #[error("configuration key `outbound.allow_private`: {0}")]
-    AllowPrivate(String),
+    /// What the operator says of outbound access cannot be used.
+    #[error("configuration key `outbound.{key}`: {reason}")]
+    Outbound {
+        /// Which key.
+        key: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
     /// A setting that makes no sense.
     #[error("`{field}`: {reason}")]
     Invalid {
@@ -91,6 +100,8 @@ pub struct Settings {
     pub bindings: Bindings,
     /// Patterns of hosts that `fetch()` may reach.
     pub outbound: Vec<String>,
+    /// Name of the policy class that `fetch()` is under.
+    pub egress: Option<String>,
     /// Cron expressions.
     pub crons: Vec<String>,
     /// Custom host names.
@@ -105,7 +116,7 @@ pub(crate) struct Deployer {
     store: Store,
     routes: Arc<Routes>,
     isolates: Arc<dyn Isolates>,
-    net: EgressNet,
+    outbound: Outbound,
     checks: CheckConfig,
     /// Only one change at a time, so that routes follow the store.
     change: tokio::sync::Mutex<()>,
@@ -119,13 +130,12 @@ impl Deployer {
         store: Store,
         routes: Arc<Routes>,
         isolates: Arc<dyn Isolates>,
+        witness: Arc<dyn Witness>,
     ) -> Result<Self, DeployError> {
-        let parse = |text: &String| text.parse().map_err(|_| DeployError::AllowPrivate(text.clone()));
-        let allow: Vec<PrivateAllow> = config.allow_private.iter().map(parse).collect::<Result<_, _>>()?;
-        let net = EgressNet::new(allow, [])?;
+        let outbound = Outbound::new(config, witness)?;
         let (change, logs) = (tokio::sync::Mutex::default(), Mutex::default());
         let (tenants, checks) = (config.tenants.clone(), config.checks.clone());
-        Ok(Self { tenants, store, routes, isolates, net, checks, change, logs })
+        Ok(Self { tenants, store, routes, isolates, outbound, checks, change, logs })
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -208,24 +218,15 @@ impl Deployer {
         Ok(())
     }
 
-    /// A channel to these hosts, if the tenant may have one; `None` for none.
+    /// The channel behind `fetch()`, if the tenant may have what is wished for; `None` for none.
     pub(crate) fn outbound(
         &self,
         tenant: &Tenant,
         name: &str,
+        class: Option<&str>,
         patterns: &[String],
     ) -> Result<Option<Arc<dyn Channel>>, DeployError> {
-        if patterns.is_empty() {
-            return Ok(None);
-        }
-        if !tenant.outbound {
-            let reason = "this tenant has no outbound access".to_owned();
-            return Err(DeployError::Forbidden { field: "outbound", reason });
-        }
-        bounded("outbound", patterns.len(), OUTBOUND_MAX)?;
-        let parse = |text: &String| text.parse().map_err(|error| invalid("outbound", error));
-        let patterns: Vec<HostPattern> = patterns.iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(Some(Arc::new(Egress::new(&self.net, patterns, format!("{}/{name}", tenant.name)))))
+        self.outbound.channel(tenant, name, class, patterns)
     }
 
     /// What stands behind the bindings of something that is not deployed.
@@ -234,7 +235,7 @@ impl Deployer {
         tenant: &Tenant,
         worker: &str,
         bindings: &Bindings,
-    ) -> Result<Vec<(Arc<str>, Arc<dyn Bound>)>, DeployError> {
+    ) -> Result<BoundNames, DeployError> {
         bindings.keys().try_for_each(|name| check_var_name(name))?;
         let place = Place { tenant, worker };
         bindings::check(bindings, &place)?;
@@ -261,11 +262,12 @@ impl Deployer {
     ) -> Result<(), DeployError> {
         let settings: Settings = serde_json::from_str(&version.settings)
             .map_err(|source| DeployError::Settings { worker: worker.to_string(), source })?;
-        let outbound = match self.outbound(tenant, worker.as_str(), &settings.outbound) {
-            // The operator took the right away after the deploy: the worker stays, without it.
-            Err(DeployError::Forbidden { .. }) => None,
-            outbound => outbound?,
-        };
+        let outbound =
+            match self.outbound(tenant, worker.as_str(), settings.egress.as_deref(), &settings.outbound) {
+                // The operator took the right or the class away after the deploy: the worker stays, without it.
+                Err(DeployError::Forbidden { .. } | DeployError::Invalid { .. }) => None,
+                outbound => outbound?,
+            };
         let logs = {
             let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
             logs.entry((tenant.name.clone(), worker.clone())).or_default().clone()
@@ -309,7 +311,7 @@ impl Deployer {
         bounded("vars", names, VARS_MAX)?;
         check_names(settings)?;
         bindings::check(&settings.bindings, &Place { tenant, worker })?;
-        self.outbound(tenant, "check", &settings.outbound).map(|_| ())
+        self.outbound(tenant, "check", settings.egress.as_deref(), &settings.outbound).map(|_| ())
     }
 }
 

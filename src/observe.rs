@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use atoll_bindings::crossing::{Crossing, Witness};
 use atoll_bindings::seam::{LogLine, Outcome, Usage};
 
 use http::HeaderMap;
@@ -92,10 +93,24 @@ pub trait Observer: Send + Sync + 'static {
     fn routed(&self, event: &Routed<'_>);
     /// A guest wrote to its console; `trace` is the id of its trace.
     fn guest_log(&self, tenant: &str, worker: &str, trace: Option<&str>, line: &LogLine);
+    /// A capability was used, or its use was denied.
+    fn crossing(&self, crossing: &Crossing) {
+        let Crossing { tenant, worker, origin, .. } = crossing;
+        tracing::debug!(%tenant, %worker, code = crossing.verdict.code(), %origin, "capability used");
+    }
     /// Something became of an isolate host.
     fn host(&self, event: &HostEvent<'_>);
     /// The Prometheus text for `/metrics`.
     fn metrics(&self) -> String;
+}
+
+/// An observer as the witness of crossings.
+pub(crate) struct Crossings(pub(crate) std::sync::Arc<dyn Observer>);
+
+impl Witness for Crossings {
+    fn crossing(&self, crossing: Crossing) {
+        self.0.crossing(&crossing);
+    }
 }
 
 /// Events as plain tracing events; guests' lines are rate limited per tenant.

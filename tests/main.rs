@@ -11,11 +11,13 @@
 mod bindings;
 mod confine;
 mod differential;
+mod egress;
 mod examples;
 mod execute;
 mod framing;
 mod hostile;
 mod lifecycle;
+mod outside;
 mod packages;
 mod route;
 mod sandbox;

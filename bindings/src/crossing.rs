@@ -46,6 +46,8 @@ pub enum Denial {
     ResponseBytes,
     /// The answer could not be checked for secrets, so it was held back.
     Unreadable,
+    /// There is no credential to use; guests are only told that the upstream failed.
+    Credential,
     /// The audit log cannot take records, and the operator asked that nothing happens without one.
     Audit,
 }
@@ -66,6 +68,7 @@ impl Denial {
             Self::RequestBytes => "egress_request_bytes",
             Self::ResponseBytes => "egress_response_bytes",
             Self::Unreadable => "egress_unreadable",
+            Self::Credential => "egress_credential",
             Self::Audit => "egress_audit",
         }
     }
@@ -82,6 +85,19 @@ pub enum Verdict {
     Failed,
     /// The caller went away before there was an answer.
     Abandoned,
+}
+
+impl Verdict {
+    /// The stable code: that of the denial, or `answered`, `failed`, `abandoned`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Answered(_) => "answered",
+            Self::Denied(denial) => denial.code(),
+            Self::Failed => "failed",
+            Self::Abandoned => "abandoned",
+        }
+    }
 }
 
 /// One use of a capability, when it is over.

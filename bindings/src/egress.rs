@@ -37,6 +37,7 @@ use url::Url;
 
 pub use address::{BadPrivateAllow, PrivateAllow, is_public};
 pub use decode::{RATIO_FREE_BYTES, RATIO_MAX};
+pub(crate) use gate::Slot;
 pub use gate::{Caps, Gate};
 pub use hosts::{BadPattern, HostPattern, PATTERNS_MAX};
 pub use path::{BadPrefix, PathPrefix};

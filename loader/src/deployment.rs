@@ -66,6 +66,8 @@ pub struct Deployment {
     pub bindings: Vec<(String, Value)>,
     /// Host patterns that global `fetch()` should reach. Empty: none.
     pub outbound: Vec<String>,
+    /// The policy class that global `fetch()` should be under.
+    pub egress: Option<String>,
     /// What was found and ignored, for people.
     pub warnings: Vec<String>,
 }
@@ -82,6 +84,7 @@ impl Deployment {
             loaders: Vec::new(),
             bindings: Vec::new(),
             outbound: Vec::new(),
+            egress: None,
             warnings: Vec::new(),
         }
     }

@@ -167,6 +167,8 @@ struct AtollSection {
     /// Bindings of Atoll's own kinds, in the shape of its API.
     #[serde(default)]
     bindings: BTreeMap<String, Value>,
+    #[serde(default)]
+    egress: Option<String>,
 }
 
 impl WranglerConfig {
@@ -251,6 +253,7 @@ impl WranglerConfig {
         deployment.bindings.extend(self.kv_namespaces.into_iter().map(kv));
         deployment.bindings.extend(self.atoll.bindings);
         deployment.outbound = self.atoll.outbound;
+        deployment.egress = self.atoll.egress;
         deployment.vars = self.vars.into_iter().map(|(name, value)| (name, var(value))).collect();
         let ignored = self.other.keys().filter(|key| !SILENT_KEYS.contains(&key.as_str()));
         deployment
@@ -308,6 +311,7 @@ props = { role = "reader" }
 cpu_ms = 50
 [atoll]
 outbound = ["api.example.com", "*.example.org"]
+egress = "std"
 [atoll.bindings]
 LOG = { type = "logger" }
 "#;
@@ -320,7 +324,7 @@ LOG = { type = "logger" }
   "rules": [{ "type": "Text", "globs": ["**/*.md"] }], "worker_loaders": [{ "binding": "LOADER" }],
   "services": [{ "binding": "OTHER", "service": "other", "entrypoint": "Named", "props": { "role": "reader" } }],
   "limits": { "cpu_ms": 50 },
-  "atoll": { "outbound": ["api.example.com", "*.example.org"], "bindings": { "LOG": { "type": "logger" } } },
+  "atoll": { "outbound": ["api.example.com", "*.example.org"], "egress": "std", "bindings": { "LOG": { "type": "logger" } } },
 }"#;
 
     #[test]
@@ -349,6 +353,7 @@ LOG = { type = "logger" }
         assert_eq!(from_toml.bindings, wanted);
         assert_eq!(from_toml.loaders, ["LOADER"]);
         assert_eq!(from_toml.outbound, ["api.example.com", "*.example.org"]);
+        assert_eq!(from_toml.egress.as_deref(), Some("std"));
         assert_eq!(from_toml.warnings, ["ignored key `r2_buckets`"]);
     }
 

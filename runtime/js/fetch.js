@@ -156,14 +156,18 @@ class Headers {
     const entries = this.#sorted();
     for (let i = 0; i < entries.length; i++) primordials.ReflectApply(callback, thisArg, [entries[i][1], entries[i][0], this]);
   }
-  *keys() {
-    for (const entry of new SafeArrayIterator(this.#sorted())) yield entry[0];
+  // Each asks for the list at once: what is no Headers is refused when it is called, not when it is read.
+  keys() {
+    return this.#list && this.#each((entry) => entry[0]);
   }
-  *values() {
-    for (const entry of new SafeArrayIterator(this.#sorted())) yield entry[1];
+  values() {
+    return this.#list && this.#each((entry) => entry[1]);
   }
-  *entries() {
-    for (const entry of new SafeArrayIterator(this.#sorted())) yield [entry[0], entry[1]];
+  entries() {
+    return this.#list && this.#each((entry) => [entry[0], entry[1]]);
+  }
+  *#each(part) {
+    for (const entry of new SafeArrayIterator(this.#sorted())) yield part(entry);
   }
   [primordials.SymbolFor("Deno.privateCustomInspect")](inspect, options) {
     const object = {};

@@ -70,6 +70,8 @@ struct ExecuteInput {
     limits: LimitsInput,
     #[serde(default)]
     outbound: Vec<String>,
+    #[serde(default)]
+    egress: Option<String>,
     /// Where it runs; decided by the gateway if not given.
     runtime: Option<Choice>,
     /// What it needs, for the decision.
@@ -234,8 +236,10 @@ async fn prepare(
     }
     let bound =
         gateway.deployer.bind(tenant, id, &parsed.bindings).map_err(|error| deploy_problem(&error))?;
-    let outbound =
-        gateway.deployer.outbound(tenant, id, &parsed.outbound).map_err(|error| deploy_problem(&error))?;
+    let outbound = gateway
+        .deployer
+        .outbound(tenant, id, parsed.egress.as_deref(), &parsed.outbound)
+        .map_err(|error| deploy_problem(&error))?;
     // Parsing and stripping is work: not on the threads that move bytes.
     let (shared, payer, told) = (gateway.clone(), tenant.clone(), input.clone());
     let planned =

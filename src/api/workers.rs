@@ -45,6 +45,8 @@ struct DeployInput {
     #[serde(default)]
     outbound: Vec<String>,
     #[serde(default)]
+    egress: Option<String>,
+    #[serde(default)]
     crons: Vec<String>,
     #[serde(default)]
     hosts: Vec<String>,
@@ -76,6 +78,8 @@ struct WorkerOutput {
     hosts: Vec<String>,
     crons: Vec<String>,
     outbound: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress: Option<String>,
     /// Names only: values may be nobody's business.
     vars: Vec<String>,
     loaders: Vec<String>,
@@ -139,6 +143,7 @@ fn output(gateway: &Gateway, version: &Version) -> WorkerOutput {
         hosts: settings.hosts,
         crons: settings.crons,
         outbound: settings.outbound,
+        egress: settings.egress,
         vars: settings.vars.into_keys().collect(),
         loaders: settings.loaders,
         bindings: settings.bindings,
@@ -232,6 +237,7 @@ fn build_form(
         loaders: upload.loaders,
         bindings,
         outbound: upload.outbound,
+        egress: upload.egress,
         crons: upload.crons,
         hosts: Vec::new(),
         limits: asked.lower(limits),
@@ -272,6 +278,7 @@ fn build(body: &Bytes, limits: Limits, checks: &CheckConfig) -> Result<(Bundle, 
         loaders: parsed.loaders,
         bindings: parsed.bindings,
         outbound: parsed.outbound,
+        egress: parsed.egress,
         crons: parsed.crons,
         hosts: parsed.hosts,
         limits: parsed.limits.lower(limits),

@@ -52,6 +52,9 @@ impl Binding {
 /// Bindings by their names in `env`.
 pub type Bindings = BTreeMap<String, Binding>;
 
+/// What stands behind the bindings of one version, by their names in `env`.
+pub(crate) type BoundNames = Vec<(Arc<str>, Arc<dyn Bound>)>;
+
 /// For whom bindings are made.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
@@ -85,6 +88,6 @@ pub(crate) fn check(bindings: &Bindings, place: &Place<'_>) -> Result<(), Deploy
 }
 
 /// Makes what stands behind each.
-pub(crate) fn bind(bindings: &Bindings, place: &Place<'_>) -> Vec<(Arc<str>, Arc<dyn Bound>)> {
+pub(crate) fn bind(bindings: &Bindings, place: &Place<'_>) -> BoundNames {
     bindings.iter().map(|(name, binding)| (name.as_str().into(), binding.bind(place))).collect()
 }

@@ -147,8 +147,9 @@ pub(crate) fn upload(deployment: &Deployment, hosts: &[String]) -> Value {
     let vars: Map<String, Value> =
         deployment.vars.iter().map(|(name, var)| (name.clone(), value_of(var))).collect();
     let mut put = |key: &str, value: Value| {
-        let empty =
-            value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty);
+        let empty = value.is_null()
+            || value.as_array().is_some_and(Vec::is_empty)
+            || value.as_object().is_some_and(Map::is_empty);
         if !empty {
             body.insert(key.to_owned(), value);
         }
@@ -158,6 +159,7 @@ pub(crate) fn upload(deployment: &Deployment, hosts: &[String]) -> Value {
     put("bindings", Value::Object(deployment.bindings.iter().cloned().collect()));
     put("crons", json!(deployment.crons));
     put("outbound", json!(deployment.outbound));
+    put("egress", json!(deployment.egress));
     put("hosts", json!(hosts));
     Value::Object(body)
 }
@@ -240,7 +242,7 @@ mod tests {
             let body = upload(&deployment, &[]);
             // What is not code is read by the control API; the code must be the loader's own shape.
             let mut code = body.clone();
-            for key in ["vars", "loaders", "bindings", "crons", "outbound", "hosts"] {
+            for key in ["vars", "loaders", "bindings", "crons", "outbound", "egress", "hosts"] {
                 code.as_object_mut().unwrap().remove(key);
             }
             let read =

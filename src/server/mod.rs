@@ -119,7 +119,8 @@ impl Server {
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
-        let deployer = Deployer::new(&config, store, routes.clone(), isolates.clone())?;
+        let witness = Arc::new(crate::observe::Crossings(observer.clone()));
+        let deployer = Deployer::new(&config, store, routes.clone(), isolates.clone(), witness)?;
         deployer.restore().await?;
         let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
         let admission = Admission::new(config.admission, policies);

@@ -150,6 +150,32 @@ events! {
     failure(event) Some(event.reason);
     measure(event, metrics) { metrics.refused.add(event.reason, 1); }
 
+    /// A capability was used, or its use was denied. No path, query or header: they may hold secrets.
+    CapabilityUsed<'a> "capability used" at DEBUG {
+        /// Who pays.
+        tenant: &'a str as "atoll.tenant",
+        /// Whose code.
+        worker: &'a str as "atoll.worker",
+        /// Which capability.
+        capability: &'a str as "atoll.capability",
+        /// The policy class or proxy that ruled it.
+        policy: &'a str as "atoll.policy",
+        /// The method that was asked for.
+        method: &'a str as "http.request.method",
+        /// Scheme, host and port of the last hop.
+        origin: &'a str as "atoll.origin",
+        /// `answered`, `failed`, `abandoned`, or the code of the denial.
+        verdict: &'static str as "atoll.verdict",
+        /// Body bytes sent.
+        request_bytes: u64 as "http.request.body.size",
+        /// Body bytes that came back.
+        response_bytes: u64 as "http.response.body.size",
+        /// From the call to the end of the answer.
+        elapsed_us: u64 as "atoll.elapsed_us",
+    }
+    failure(event) (!matches!(event.verdict, "answered" | "abandoned")).then_some(event.verdict);
+    measure(event, metrics) { metrics.crossings.add(event.verdict, 1); }
+
     /// A step was given a runtime: an isolate or a sandbox.
     StepRouted<'a> "step routed" at DEBUG {
         /// Who asked.

@@ -194,6 +194,8 @@ metrics! {
     loads: Counter("atoll_loads_total", label "", unit "{load}"),
     /// Calls of guests on their channels.
     subrequests: Counter("atoll_subrequests_total", label "", unit "{call}"),
+    /// Uses of capabilities that leave the gateway, by what became of them.
+    crossings: Counter("atoll_crossings_total", label "verdict", unit "{request}"),
     /// Requests and executions turned away before they ran, by reason.
     refused: Counter("atoll_admission_refused_total", label "reason", unit "{request}"),
     /// Steps by the runtime that they were given.

@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use atoll_bindings::crossing::Crossing;
 use atoll_bindings::seam::{Heartbeat, LogLine};
 use http::HeaderMap;
 
 use super::Telemetry;
-use super::events::{AdmissionRefused, HostCondemned, HostLost, HostStarted, InvocationFinished, StepRouted};
+use super::events::{
+    AdmissionRefused, CapabilityUsed, HostCondemned, HostLost, HostStarted, InvocationFinished, StepRouted,
+};
 use super::guest::GuestLine;
 use super::trace::{Span, TraceContext};
 use crate::admission::Denied;
@@ -122,6 +125,21 @@ impl Observer for TelemetryObserver {
             message: &line.message,
             fields: line.fields.as_deref(),
             invocation: line.invocation.0,
+        });
+    }
+
+    fn crossing(&self, crossing: &Crossing) {
+        self.telemetry.emit(&CapabilityUsed {
+            tenant: &crossing.tenant,
+            worker: &crossing.worker,
+            capability: &crossing.capability,
+            policy: crossing.policy.as_deref().unwrap_or_default(),
+            method: crossing.method.as_str(),
+            origin: &crossing.origin,
+            verdict: crossing.verdict.code(),
+            request_bytes: crossing.request_bytes,
+            response_bytes: crossing.response_bytes,
+            elapsed_us: u64::try_from(crossing.elapsed.as_micros()).unwrap_or(u64::MAX),
         });
     }
 

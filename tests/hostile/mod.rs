@@ -6,6 +6,7 @@
 mod aftermath;
 mod crowd;
 mod modules;
+mod realm;
 mod rows;
 mod rpc;
 

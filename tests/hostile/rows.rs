@@ -45,7 +45,7 @@ pub(super) struct Row {
     pub(super) deployed: bool,
 }
 
-const fn row(id: &'static str, name: &'static str, allowed: Codes, code: &'static str) -> Row {
+pub(super) const fn row(id: &'static str, name: &'static str, allowed: Codes, code: &'static str) -> Row {
     Row { id, name, code, allowed, deployed: false }
 }
 
@@ -448,4 +448,4 @@ pub(super) const CONSOLE: &[Row] = &[
 ];
 
 /// Every table, in order.
-pub(super) const TABLES: &[&[Row]] = &[CPU, MEMORY_ROWS, STACK, CODE, DELAYS, CONSOLE];
+pub(super) const TABLES: &[&[Row]] = &[CPU, MEMORY_ROWS, STACK, super::realm::HOST, CODE, DELAYS, CONSOLE];

@@ -199,7 +199,8 @@ async fn rpc_calls_that_nobody_waits_for_let_their_owner_end() {
     let atoll = started().await;
     assert_eq!(ask(&atoll, "/abandoned").await["answer"], "left");
     // Two invocations: this one, and the neighbour's.
-    let ended = |metrics: &str| metrics.lines().any(|line| line == "atoll_invocations_total{code=\"done\"} 2");
+    let ended =
+        |metrics: &str| metrics.lines().any(|line| line == "atoll_invocations_total{code=\"done\"} 2");
     for _ in 0..100 {
         let metrics = atoll.control("GET", "/metrics", None).await.text();
         if ended(&metrics) {
@@ -209,4 +210,42 @@ async fn rpc_calls_that_nobody_waits_for_let_their_owner_end() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("it still runs");
+}
+
+/// Names of loaded workers as an attacker chooses them: names of object properties, of other tenants' workers, of nothing.
+const NAMER: &str = r#"
+const code = () => ({ compatibilityDate: "2026-01-01", mainModule: "m.js", globalOutbound: null,
+  modules: { "m.js": "let n = 0; export default { fetch: () => new Response(String(++n)) }" } });
+const NAMES = ["__proto__", "constructor", "toString", "", " ", "a\0b", "../shared", "shared/", "SHARED", "shared", "\u202eshared",
+  "default/namer", "acme/namer/1/LOADER/shared", "x".repeat(100_000)];
+export default { async fetch(request, env) {
+  const counts = {};
+  for (const [at, name] of NAMES.entries()) {
+    try { counts[at] = await (await env.LOADER.get(name, code).getEntrypoint().fetch("https://a/")).text(); }
+    catch (error) { counts[at] = `${error.name}: ${error.message}`.slice(0, 100); }
+  }
+  return Response.json(counts);
+} };
+"#;
+
+/// Row 97: the same worker of two tenants, with the same code and the same names, twice each. Whoever met another's isolate
+/// would count on from its count.
+#[tokio::test(flavor = "multi_thread")]
+async fn loader_names_lead_to_nobody_elses_isolate() {
+    let atoll = Atoll::start(Options::default()).await;
+    let worker = Worker::single("namer", NAMER).with_loader("LOADER");
+    atoll.deploy(&worker).await;
+    atoll.deploy_as(NEIGHBOUR_TOKEN, &worker).await;
+    for count in ["1", "2"] {
+        for tenant in [crate::support::atoll::TENANT, NEIGHBOUR] {
+            let answer = atoll.send_to(tenant, "namer", &Request::new("GET", "/")).await;
+            let counts: Value = serde_json::from_str(&answer.text()).expect("JSON");
+            let counts = counts.as_object().expect("an object");
+            assert!(counts.len() == 14, "{counts:?}");
+            for (at, got) in counts {
+                let refused = got.as_str().is_some_and(|text| text.starts_with("TypeError: "));
+                assert!(got == count || refused, "{tenant} {at}: {got}, not {count}");
+            }
+        }
+    }
 }

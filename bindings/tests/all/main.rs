@@ -8,6 +8,7 @@ mod link;
 mod model;
 mod outside;
 mod policy;
+mod proxy;
 mod support;
 mod value;
 mod violations;

@@ -1,0 +1,148 @@
+//! Policy classes of outgoing requests: `[egress.NAME]` in the configuration.
+//!
+//! ```toml
+//! [egress.standard]
+//! allow = ["*", { origin = "api.example.com", methods = ["GET"], paths = ["/v1"] }]
+//! deny = ["*.internal.example.com"]
+//! requests_per_second = 50
+//! concurrent_max = 20
+//! request_bytes_max = 1048576
+//! response_bytes_max = 10485760
+//! ```
+//!
+//! A class is the operator's ceiling; the list that a deployment brings along (`outbound`) can only narrow it.
+
+use atoll_bindings::egress::{Caps, HostPattern, PATTERNS_MAX, Policy, Rule};
+use http::Method;
+use serde::Deserialize;
+
+use super::{ConfigError, ensure};
+
+/// Most classes in one configuration.
+pub(super) const CLASSES_MAX: usize = 1_000;
+/// Most methods or paths of one rule.
+const RULE_ENTRIES_MAX: usize = 100;
+
+/// One class, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressClass {
+    /// Where requests may go.
+    pub policy: Policy,
+    /// How many and how large, for each tenant.
+    pub caps: Caps,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawClass {
+    allow: Vec<RawRule>,
+    deny: Vec<RawRule>,
+    requests_per_second: Option<u32>,
+    concurrent_max: Option<u32>,
+    request_bytes_max: Option<u64>,
+    response_bytes_max: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawRule {
+    Origin(String),
+    Full(RawFullRule),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFullRule {
+    origin: String,
+    #[serde(default)]
+    methods: Vec<String>,
+    #[serde(default)]
+    paths: Vec<String>,
+}
+
+impl RawClass {
+    pub(super) fn check(self, name: &str) -> Result<EgressClass, ConfigError> {
+        let key = |field: &str| format!("egress.{name}.{field}");
+        ensure(
+            super::Name::parse(name).is_some(),
+            &format!("egress.{name}"),
+            "a class's name is a lower-case DNS label",
+        )?;
+        ensure(self.allow.len() + self.deny.len() <= PATTERNS_MAX, &key("allow"), "has too many entries")?;
+        for (field, value) in
+            [("requests_per_second", self.requests_per_second), ("concurrent_max", self.concurrent_max)]
+        {
+            ensure(value != Some(0), &key(field), "must be at least 1")?;
+        }
+        let rules = |field: &str, rules: Vec<RawRule>, pattern: Pattern| {
+            rules.into_iter().map(|raw| raw.check(&key(field), pattern)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(EgressClass {
+            policy: Policy {
+                allow: rules("allow", self.allow, |text| text.parse().ok())?,
+                deny: rules("deny", self.deny, |text| HostPattern::denying(text).ok())?,
+            },
+            caps: Caps {
+                requests_per_second: self.requests_per_second,
+                concurrent_max: self.concurrent_max,
+                request_bytes_max: self.request_bytes_max,
+                response_bytes_max: self.response_bytes_max,
+            },
+        })
+    }
+}
+
+type Pattern = fn(&str) -> Option<HostPattern>;
+
+impl RawRule {
+    fn check(self, key: &str, pattern: Pattern) -> Result<Rule, ConfigError> {
+        let RawFullRule { origin, methods, paths } = match self {
+            Self::Origin(origin) => RawFullRule { origin, methods: Vec::new(), paths: Vec::new() },
+            Self::Full(full) => full,
+        };
+        let bad = |reason| ConfigError::Value { key: key.into(), reason };
+        ensure(methods.len().max(paths.len()) <= RULE_ENTRIES_MAX, key, "has a rule with too many entries")?;
+        let method = |text: String| {
+            text.parse::<Method>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_uppercase()))
+        };
+        let methods: Option<Vec<_>> = methods.into_iter().map(method).collect();
+        let paths: Option<Vec<_>> = paths.iter().map(|path| path.parse().ok()).collect();
+        Ok(Rule {
+            origin: pattern(&origin).ok_or_else(|| bad("holds something that is no host pattern"))?,
+            methods: methods.ok_or_else(|| bad("holds a method that is not in capital letters"))?,
+            paths: paths.ok_or_else(|| {
+                bad("holds a path prefix that does not start with `/` or cannot be matched")
+            })?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Overrides};
+
+    #[test]
+    fn classes_are_understood_and_nonsense_is_refused_with_its_key() {
+        let text = "[egress.std]\nallow = [\"*\", { origin = \"a.example\", methods = [\"GET\"], paths = [\"/v1\"] }]\n\
+                    deny = [\"b.example\"]\nconcurrent_max = 2\n[tenants.a]\negress = [\"std\"]";
+        let config = Config::parse(text, Overrides::default()).unwrap();
+        let class = &config.egress["std"];
+        assert_eq!(
+            (class.policy.allow.len(), class.policy.deny.len(), class.caps.concurrent_max),
+            (2, 1, Some(2))
+        );
+        for (text, named) in [
+            ("[egress.\"A b\"]", "egress.A b"),
+            ("[egress.a]\nallow = [\"a b\"]", "egress.a.allow"),
+            ("[egress.a]\ndeny = [{ origin = \"a\", methods = [\"get\"] }]", "egress.a.deny"),
+            ("[egress.a]\nallow = [{ origin = \"a\", paths = [\"v1\"] }]", "egress.a.allow"),
+            ("[egress.a]\nconcurrent_max = 0", "egress.a.concurrent_max"),
+            ("[tenants.t]\negress = [\"missing\"]", "tenants.t.egress"),
+            ("[outbound]\nname_servers = [\"x\"]", "name_servers"),
+            ("[egress.a]\ncolour = 1", "colour"),
+        ] {
+            let error = Config::parse(text, Overrides::default()).unwrap_err().to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `[tenants.NAME]` of the configuration: who may do what, and how much.
+
+use atoll_loader::limits::Limits;
+use serde::Deserialize;
+
+use super::{ConfigError, Name, ensure, is_host_name};
+use crate::admission::TenantPolicy;
+
+/// Most tokens of one tenant.
+const TOKENS_PER_TENANT_MAX: usize = 64;
+
+/// What one bearer token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Read workers, versions and logs.
+    Read,
+    /// Deploy, roll back, delete, fire scheduled events.
+    Deploy,
+    /// `POST /v1/execute`.
+    Execute,
+}
+
+/// A bearer token as the gateway knows it: never the token, only its SHA-256.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// SHA-256 of the token's bytes.
+    pub sha256: [u8; 32],
+    /// What it allows.
+    pub scopes: Vec<Scope>,
+}
+
+/// One tenant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tenant {
+    /// Its name.
+    pub name: Name,
+    /// Its tokens.
+    pub tokens: Vec<Token>,
+    /// Custom host names that its workers may claim: exact names or `*.suffix`.
+    pub hosts: Vec<String>,
+    /// Whether its workers may be given outbound network access at all.
+    pub outbound: bool,
+    /// Policy classes that its workers may use, the default one first. Empty: none.
+    pub egress: Vec<String>,
+    /// Ceiling of what one invocation may use.
+    pub limits: Limits,
+    /// Its share of the machine.
+    pub policy: TenantPolicy,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTenant {
+    tokens: Vec<RawToken>,
+    hosts: Vec<String>,
+    outbound: bool,
+    egress: Vec<String>,
+    limits: Limits,
+    concurrent_max: u32,
+    executions_max: u32,
+    loads_per_second: u32,
+    loads_burst: u32,
+}
+
+impl Default for RawTenant {
+    fn default() -> Self {
+        let policy = TenantPolicy::default();
+        Self {
+            tokens: Vec::new(),
+            hosts: Vec::new(),
+            outbound: true,
+            egress: Vec::new(),
+            limits: Limits::default(),
+            concurrent_max: policy.concurrent_max,
+            executions_max: policy.executions_max,
+            loads_per_second: policy.loads_per_second,
+            loads_burst: policy.loads_burst,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawToken {
+    Hash(String),
+    Scoped { sha256: String, scopes: Vec<Scope> },
+}
+
+impl RawTenant {
+    pub(super) fn check(self, name: &str) -> Result<Tenant, ConfigError> {
+        let key = |field: &str| format!("tenants.{name}.{field}");
+        let Some(name) = Name::parse(name) else {
+            return Err(ConfigError::Value {
+                key: format!("tenants.{name}"),
+                reason: "a tenant's name is a lower-case DNS label",
+            });
+        };
+        ensure(self.tokens.len() <= TOKENS_PER_TENANT_MAX, &key("tokens"), "has too many entries")?;
+        let tokens =
+            self.tokens.into_iter().map(|raw| raw.check(&key("tokens"))).collect::<Result<_, _>>()?;
+        for host in &self.hosts {
+            let bare = host.strip_prefix("*.").unwrap_or(host);
+            ensure(is_host_name(bare), &key("hosts"), "is not a lower-case host name or `*.` pattern")?;
+        }
+        let policy = TenantPolicy {
+            concurrent_max: self.concurrent_max,
+            executions_max: self.executions_max,
+            loads_per_second: self.loads_per_second,
+            loads_burst: self.loads_burst,
+        };
+        ensure(policy.loads_burst > 0, &key("loads_burst"), "must be at least 1")?;
+        Ok(Tenant {
+            name,
+            tokens,
+            hosts: self.hosts,
+            outbound: self.outbound,
+            egress: self.egress,
+            limits: self.limits.lower_of(Limits::CEILING),
+            policy,
+        })
+    }
+}
+
+impl RawToken {
+    fn check(self, key: &str) -> Result<Token, ConfigError> {
+        let (hex, scopes) = match self {
+            Self::Hash(hex) => (hex, vec![Scope::Read, Scope::Deploy, Scope::Execute]),
+            Self::Scoped { sha256, scopes } => (sha256, scopes),
+        };
+        let sha256 = parse_hex(&hex).ok_or_else(|| ConfigError::Value {
+            key: key.into(),
+            reason: "a token is given as the 64 hexadecimal digits of its SHA-256",
+        })?;
+        Ok(Token { sha256, scopes })
+    }
+}
+
+/// 64 hexadecimal digits as 32 bytes.
+#[must_use]
+pub fn parse_hex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut out = [0; 32];
+    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+        let nibble = |d: u8| char::from(d).to_digit(16).and_then(|n| u8::try_from(n).ok());
+        *byte = (nibble(pair[0])? << 4) | nibble(pair[1])?;
+    }
+    Some(out)
+}
