@@ -47,4 +47,4 @@ fmt: ## Format the code
 
 clean: ## Remove what builds and runs leave behind
 	$(CARGO) clean
-	rm -rf tests/*/node_modules .atoll
+	rm -rf tests/*/node_modules tests/websocket/python .atoll

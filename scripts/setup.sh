@@ -18,6 +18,8 @@ need sha256sum coreutils
 if [ "$want" = test ]; then
   need node nodejs        # workerd, the oracle of the differential tests, comes as an npm package
   need npm npm
+  need python3 python3      # the conformance suite of WebSockets
+  need pip3 python3-pip
 fi
 
 if [ "${#missing[@]}" -gt 0 ]; then
@@ -40,6 +42,18 @@ if ! command -v cargo >/dev/null 2>&1; then
     echo "setup: Rust is missing; install it from https://rustup.rs and run this again" >&2
   fi
   exit 1
+fi
+
+# The conformance suite of WebSockets, exactly as its requirements file says; again only when that changed.
+if [ "$want" = test ]; then
+  dir=tests/websocket/python
+  if ! cmp -s tests/websocket/requirements.txt "$dir/.atoll-lock"; then
+    echo "setup: pip install in $dir"
+    rm -rf "$dir"
+    pip3 install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target "$dir" \
+      -r tests/websocket/requirements.txt
+    cp tests/websocket/requirements.txt "$dir/.atoll-lock"
+  fi
 fi
 
 # npm packages of the tests, exactly as their lock files say; again only when a lock file changed.

@@ -22,3 +22,4 @@ mod packages;
 mod route;
 mod sandbox;
 mod support;
+mod websocket;

@@ -69,6 +69,12 @@ pub trait Channel: Send + Sync {
         false
     }
 
+    /// Whether `fetch` takes a request for a WebSocket: a GET with `upgrade: websocket` whose body is what the guest sends, as
+    /// [`crate::socket::parts`]. The answer is then a 101 whose body is what the guest gets, or an ordinary answer.
+    fn takes_sockets(&self) -> bool {
+        false
+    }
+
     /// For logs and the audit trail, never for decisions.
     fn name(&self) -> &str;
 }

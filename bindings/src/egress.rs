@@ -20,6 +20,7 @@ mod path;
 mod policy;
 mod redirect;
 mod resolve;
+mod socket;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ use crate::body::{ReplyBody, RequestBody};
 use crate::channel::{CallContext, CallFuture, Channel, ReplyMeta};
 use crate::crossing::{Denial, Telling, Unwitnessed, Verdict, Witness, origin};
 use crate::seam::{CallError, Redirect};
+use crate::socket::handshake::is_wanted;
 
 /// Idle connections kept per origin.
 const IDLE_PER_HOST_MAX: usize = 4;
@@ -148,6 +150,20 @@ impl EgressNet {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(self.connector.clone());
+        Self::over(connector)
+    }
+
+    /// The same for WebSockets, which only HTTP/1.1 can open.
+    fn socket_client(&self) -> HttpClient {
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(self.tls.clone())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(self.connector.clone());
+        Self::over(connector)
+    }
+
+    fn over(connector: HttpsConnector<Connector>) -> HttpClient {
         Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_millis(IDLE_MS_MAX))
@@ -175,6 +191,8 @@ struct Inner {
     name: Arc<str>,
     grant: Grant,
     client: HttpClient,
+    /// For WebSockets.
+    sockets: HttpClient,
     witness: Arc<dyn Witness>,
 }
 
@@ -189,8 +207,8 @@ impl Egress {
     /// Reaches what the grant allows.
     #[must_use]
     pub fn granted(net: &EgressNet, grant: Grant, name: impl Into<Arc<str>>) -> Self {
-        let (client, witness) = (net.client(), net.witness());
-        Self { inner: Arc::new(Inner { name: name.into(), grant, client, witness }) }
+        let (client, sockets, witness) = (net.client(), net.socket_client(), net.witness());
+        Self { inner: Arc::new(Inner { name: name.into(), grant, client, sockets, witness }) }
     }
 }
 
@@ -201,6 +219,9 @@ impl Channel for Egress {
             let class = inner.grant.class.clone();
             let mut telling =
                 Telling::new(Arc::clone(&inner.witness), &context, &request, &inner.name, class);
+            if is_wanted(request.method(), request.headers()) {
+                return inner.socket(request, telling).await.map_err(CallError::from);
+            }
             match inner.fetch(request, &mut telling).await {
                 Ok((response, hops, slot)) => {
                     telling.verdict(Verdict::Answered(response.status().as_u16()));
@@ -212,6 +233,10 @@ impl Channel for Egress {
                 }
             }
         })
+    }
+
+    fn takes_sockets(&self) -> bool {
+        true
     }
 
     fn name(&self) -> &str {

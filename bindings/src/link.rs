@@ -423,6 +423,8 @@ impl Inner {
                 return Ok(());
             }
         };
+        // Messages of a WebSocket have bounds of their own, and no end that could be bounded.
+        let allowed = if head.status() == http::StatusCode::SWITCHING_PROTOCOLS { u64::MAX } else { allowed };
         let body = match body {
             Body::Stream { id, length } => RawBody::Stream(id, Inlet::new(length, allowed)),
             whole => RawBody::Whole(inline(whole)),

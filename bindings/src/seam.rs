@@ -118,7 +118,8 @@ pub enum Redirect {
 /// An HTTP response crossing the seam, either way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpResponse {
-    /// 200 to 599 (101 is reserved for WebSockets).
+    /// 200 to 599, or 101 for a WebSocket: then the body is what its sender sends through it, as [`crate::socket::parts`],
+    /// and the body of the request (a GET with `upgrade: websocket`) what the other side sends.
     pub status: u16,
     /// Reason phrase the guest chose; empty for the standard one.
     pub status_text: String,

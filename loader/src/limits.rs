@@ -40,6 +40,12 @@ pub const URL_BYTES_MAX: usize = 16 * KIB;
 pub const LOG_LINE_BYTES_MAX: usize = 8 * KIB;
 /// Most live timers in one isolate.
 pub const TIMERS_MAX: usize = 10_000;
+/// Largest message of a WebSocket, in bytes, after decompression (Cloudflare's bound).
+pub const SOCKET_MESSAGE_BYTES_MAX: usize = 32 * MIB;
+/// How long a WebSocket may carry no message in either direction, in milliseconds; then it is closed with 1001.
+pub const SOCKET_IDLE_MS_MAX: u64 = 10 * 60 * 1_000;
+/// How long a WebSocket may stay open at all, in milliseconds; then it is closed with 1001.
+pub const SOCKET_LIFE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Deepest chain of dynamic workers loading dynamic workers.
 pub const LOADER_DEPTH_MAX: usize = 8;
 
@@ -47,6 +53,7 @@ const _: () = assert!(BODY_CHUNK_BYTES_MAX <= BODY_CREDIT_BYTES);
 const _: () = assert!(BODY_INLINE_BYTES_MAX <= BODY_CREDIT_BYTES);
 const _: () = assert!(CODE_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(ENV_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(SOCKET_IDLE_MS_MAX < SOCKET_LIFE_MS_MAX);
 
 /// What one invocation (and the isolate it runs in) may use. A caller may only lower a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

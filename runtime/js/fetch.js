@@ -620,10 +620,14 @@ class Response {
     else {
       status = +status | 0;
       if ((status < 200 || status > 599) && !(status === 101 && init.webSocket)) {
-        throw new RangeError(status === 101
-          ? "Responses with status 101 must have a WebSocket. (status 101 cannot be used without one.)"
-          : "Responses may only be constructed with status codes in the range 200 to 599, inclusive.");
+        throw new RangeError("Responses may only be constructed with status codes in the range 200 to 599, inclusive.");
       }
+    }
+    if (init.webSocket !== undefined && init.webSocket !== null) {
+      if (!load("ext:atoll/websocket.js").isSocket(init.webSocket)) {
+        throw new TypeError("Incorrect type for the 'webSocket' field on 'ResponseInit': the provided value is not of type 'WebSocket'.");
+      }
+      if (status !== 101) throw new RangeError("Responses with a WebSocket must have status code 101.");
     }
     this.#status = status;
     const text = init.statusText;
@@ -651,6 +655,7 @@ class Response {
   get cf() { return this.#cf; }
   get webSocket() { return this.#webSocket; }
   clone() {
+    if (this.#webSocket !== null) throw new TypeError("Cannot clone a response to a WebSocket handshake.");
     const body = cloneBody(this.#body);
     const copy = new Response(null, { status: this.#status === 0 ? 200 : this.#status, statusText: this.#statusText, headers: this.#headers, cf: this.#cf });
     copy.#body = body;
@@ -694,9 +699,11 @@ function respond(id, response, method) {
   }
   if (response.type === "error") throw new TypeError("Return value from serve handler must not be an error response (like Response.error()).");
   const headers = listOf(response.headers);
-  const { 0: kind, 1: body, 2: length } = handOver(bodyOf(response));
   // The gateway knows the standard phrases; its library spells this one in another way.
   const phrase = response.statusText || (response.status === 203 ? "Non-Authoritative Information" : "");
+  const socket = response.webSocket;
+  if (socket !== null) return load("ext:atoll/websocket.js").respond(id, socket, headers, phrase);
+  const { 0: kind, 1: body, 2: length } = handOver(bodyOf(response));
   op_respond(id, response.status, phrase, headers, kind, body, length);
 }
 
@@ -706,7 +713,13 @@ const NULL_OUTBOUND =
   "This worker is not permitted to access the internet via global functions like fetch(). It must use capabilities " +
   "(such as bindings in 'env') to talk to the outside world.";
 
-const HTTP_SCHEME = /^https?:/;
+const HTTP_SCHEME = /^https?:/, SOCKET_SCHEME = /^(https?|wss?):/;
+function asksForSocket(list) {
+  for (let i = 0; i < list.length; i += 2) {
+    if (list[i] === "upgrade" && StringPrototypeToLowerCase(list[i + 1]) === "websocket") return true;
+  }
+  return false;
+}
 
 /** Sends a request through a capability; the number is the isolate's own name for it, -1 for "none". */
 async function callFetch(capability, input, init) {
@@ -715,10 +728,14 @@ async function callFetch(capability, input, init) {
   const state = requestState(request);
   const signal = state.signal;
   signal?.throwIfAborted();
+  const headers = listOf(request.headers);
+  if (state.method === "GET" && asksForSocket(headers) && RegExpPrototypeTest(SOCKET_SCHEME, state.url)) {
+    return load("ext:atoll/websocket.js").fetchSocket(capability, state, headers);
+  }
   if (!RegExpPrototypeTest(HTTP_SCHEME, state.url)) throw new TypeError(`Fetch API cannot load: ${state.url}`);
   if (capability < 0) throw new primordials.Error(NULL_OUTBOUND);
   const { 0: kind, 1: body, 2: length } = handOver(bodyOf(request));
-  const number = op_call(currentId(), capability, state.method, state.url, listOf(request.headers), kind, body, length, state.redirect);
+  const number = op_call(currentId(), capability, state.method, state.url, headers, kind, body, length, state.redirect);
   let abort;
   if (signal !== null) {
     abort = () => {
@@ -729,10 +746,15 @@ async function callFetch(capability, input, init) {
   }
   const reply = await waitFor(number);
   if (abort !== undefined) signal.removeEventListener("abort", abort);
-  if (reply.aborted !== undefined) throw reply.aborted;
-  if (reply.threw !== undefined) throw rebuild(reply.threwName, reply.threw);
-  if (reply.error !== undefined) throw new (reply.denied ? primordials.Error : TypeError)(reply.error);
+  const failure = failureOf(reply);
+  if (failure !== undefined) throw failure;
   return incomingResponse(reply);
+}
+/** What to throw for a reply that is none. */
+function failureOf(reply) {
+  if (reply.aborted !== undefined) return reply.aborted;
+  if (reply.threw !== undefined) return rebuild(reply.threwName, reply.threw);
+  if (reply.error !== undefined) return new (reply.denied ? primordials.Error : TypeError)(reply.error);
 }
 const ERRORS = {
   __proto__: null, Error: primordials.Error, EvalError: primordials.EvalError, RangeError, ReferenceError: primordials.ReferenceError, SyntaxError: primordials.SyntaxError, TypeError,
@@ -793,6 +815,7 @@ host.setFetchApi({
   isHeaders: (value) => ObjectPrototypeIsPrototypeOf(HeadersPrototype, value), isResponse: responseState.is, listOf, parseUrl, chunkBytes, callFetch,
   partsOf, fromParts, handOver, streamOf, rebuild, headersFrom,
   bodyFrom: (stream) => new Body(STREAM, stream), bodyOfKind: (kind, source, length) => new Body(kind, source, length),
+  incomingResponse, failureOf, network: responseState.setNetwork, outbound: () => outbound,
   setOutbound: (capability) => void (outbound = capability),
   trimmed() {
     ({ core, primordials } = host);

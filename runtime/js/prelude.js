@@ -149,6 +149,7 @@ const lazyGlobals = {
   ],
   "ext:deno_crypto/00_crypto.js": ["Crypto", "CryptoKey", "SubtleCrypto", "crypto"],
   "ext:atoll/formdata.js": ["FormData"],
+  "ext:atoll/websocket.js": ["WebSocket", "WebSocketPair"],
   "ext:atoll/workers.js": [
     "ExtendableEvent", "FetchEvent", "FixedLengthStream", "IdentityTransformStream", "ScheduledController",
     "navigator", "scheduler",
@@ -604,6 +605,7 @@ function onRpc(kind, number, call, path, message, name, props) {
 function forget(id) {
   dropTimers(id);
   wasLoaded("ext:atoll/rpc.js")?.forget(id);
+  wasLoaded("ext:atoll/websocket.js")?.forget(id);
 }
 
 // ---- What the other scripts and Rust use ------------------------------------------------------------------

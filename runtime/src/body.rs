@@ -18,6 +18,10 @@ pub(crate) enum Outgoing {
         number: u32,
         length: Option<u64>,
     },
+    /// The same, however little lies in it: one half of a WebSocket.
+    Splice {
+        number: u32,
+    },
     /// An outbound stream that JavaScript writes to.
     Stream {
         number: u32,
@@ -89,6 +93,12 @@ impl IsolateState {
                 }
                 (self.open_outbound(owner), length, Some(from))
             }
+            Outgoing::Splice { number: from } => {
+                if let Some((_, inbound)) = self.inbound.get_mut(&from) {
+                    inbound.keeps_open = true;
+                }
+                (self.open_outbound(owner), None, Some(from))
+            }
             Outgoing::Stream { number, length } => (number, length, None),
         };
         if let Some((_, outbound)) = self.outbound.get_mut(&number) {
@@ -129,7 +139,7 @@ impl IsolateState {
     }
 
     /// Moves what has arrived on a forwarded stream, in step with what its outbound can take.
-    fn forward(&mut self, from: u32) {
+    pub(crate) fn forward(&mut self, from: u32) {
         let Some((_, inbound)) = self.inbound.get_mut(&from) else { return };
         let Some(to) = inbound.forward else { return };
         let Some((_, outbound)) = self.outbound.get_mut(&to) else { return };
@@ -216,7 +226,7 @@ impl IsolateState {
     }
 
     fn body_arrived(&mut self, number: u32, step: BodyStep) {
-        let Some((_, inbound)) = self.inbound.get_mut(&number) else { return };
+        let Some((owner, inbound)) = self.inbound.get_mut(&number) else { return };
         match step {
             BodyStep::Data(bytes) => inbound.queue.push_back(bytes),
             BodyStep::End => inbound.ended = Some(Ok(())),
@@ -224,7 +234,11 @@ impl IsolateState {
             BodyStep::Credit(_) | BodyStep::Stop => {}
         }
         if inbound.forward.is_some() {
+            let keeps_open = inbound.keeps_open.then_some(*owner);
             self.forward(number);
+            if let Some(owner) = keeps_open {
+                self.touch_socket(owner);
+            }
         } else if std::mem::take(&mut inbound.waiting) {
             self.wakes.push((number, Wake::Stream));
         }

@@ -20,7 +20,8 @@ use crate::message::{Inbox, Invocation, IsolateMsg, Work};
 use crate::modules::{Modules, string};
 use crate::rejections::Rejections;
 use crate::rpc::RpcCall;
-use crate::state::IsolateState;
+use crate::socket::asks_for_socket;
+use crate::state::{IsolateState, Wake};
 use crate::thread::StartSpec;
 use crate::values;
 use crate::watchdog::{Slot, Verdict, now_us};
@@ -339,6 +340,9 @@ impl Isolate {
                 break;
             }
             for (number, wake) in wakes {
+                if matches!(wake, Wake::Stream) {
+                    self.state.borrow_mut().socket_turn(number);
+                }
                 self.call_prelude(
                     |prelude| &prelude.wake,
                     |scope, _| values::wake_arguments(scope, number, wake),
@@ -538,7 +542,11 @@ impl Isolate {
         match event {
             Event::Fetch(request) => {
                 let HttpRequest { method, url, headers, body, .. } = request;
-                let body = self.state.borrow_mut().accept(number, &peer, id, body);
+                let body = {
+                    let mut state = self.state.borrow_mut();
+                    let body = state.accept(number, &peer, id, body);
+                    if asks_for_socket(&method, &headers) { state.hold_socket(number, body) } else { body }
+                };
                 self.call_prelude(
                     |prelude| &prelude.on_fetch,
                     |scope, _| {

@@ -52,6 +52,10 @@ pub(crate) struct Running {
     pub(crate) waiting_bytes: usize,
     /// Bytes of `env` and `props` that it wrote, kept for as long as it runs.
     pub(crate) plain_bytes: usize,
+    /// The stream of its client's messages, if it asked for a WebSocket and got no answer yet.
+    pub(crate) socket_in: Option<u32>,
+    /// It answered with a WebSocket.
+    pub(crate) socket_open: bool,
     pub(crate) workers: Vec<Arc<ChildWorker>>,
     /// Numbers of workers and capabilities that were given out for it.
     pub(crate) numbers: Vec<u32>,
@@ -233,6 +237,8 @@ impl IsolateState {
             waiting_calls: 0,
             waiting_bytes: 0,
             plain_bytes: 0,
+            socket_in: None,
+            socket_open: false,
             workers: Vec::new(),
             numbers: Vec::new(),
         };
@@ -251,7 +257,7 @@ impl IsolateState {
     }
 
     /// Tells the watchdog the earliest wall deadline.
-    fn watch_wall(&self) {
+    pub(crate) fn watch_wall(&self) {
         let earliest = self.running.values().map(|running| running.wall_deadline_us).min();
         self.slot.set_wall_deadline(earliest.unwrap_or(u64::MAX));
     }

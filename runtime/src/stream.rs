@@ -13,6 +13,7 @@ use atoll_loader::limits::{BODY_CHUNK_BYTES_MAX, BODY_CREDIT_BYTES};
 use bytes::Bytes;
 
 use crate::message::Peer;
+use crate::socket::{Charge, Incoming};
 
 /// How to name a stream to the other side.
 #[derive(Clone, Debug)]
@@ -38,11 +39,23 @@ pub(crate) struct Inbound {
     pub(crate) waiting: bool,
     /// Goes straight to this outbound stream.
     pub(crate) forward: Option<u32>,
+    /// It carries a WebSocket that is read here.
+    pub(crate) socket: Option<Box<Incoming>>,
+    /// It is one half of a WebSocket that passes through: what arrives keeps the invocation going.
+    pub(crate) keeps_open: bool,
 }
 
 impl Inbound {
     pub(crate) fn new(route: Route) -> Self {
-        Self { route, queue: VecDeque::new(), ended: None, waiting: false, forward: None }
+        Self {
+            route,
+            queue: VecDeque::new(),
+            ended: None,
+            waiting: false,
+            forward: None,
+            socket: None,
+            keeps_open: false,
+        }
     }
 
     /// Takes the next bytes and lets the sender send as many more.
@@ -81,6 +94,8 @@ pub(crate) struct Outbound {
     pub(crate) bytes: u64,
     /// Most bytes it may carry, if it is a response.
     pub(crate) response_bytes_max: Option<u64>,
+    /// What waits here is a WebSocket's, and charged to the isolate.
+    pub(crate) charge: Option<Charge>,
 }
 
 impl Outbound {
@@ -95,6 +110,7 @@ impl Outbound {
             finished: false,
             bytes: 0,
             response_bytes_max: None,
+            charge: None,
         }
     }
 
@@ -109,6 +125,14 @@ impl Outbound {
         }
         self.flush();
         self.room()
+    }
+
+    /// Bytes that wait for credit.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        match &self.charge {
+            Some(charge) => charge.bytes(),
+            None => self.pending.iter().map(Bytes::len).sum(),
+        }
     }
 
     pub(crate) fn room(&self) -> Room {
@@ -140,6 +164,7 @@ impl Outbound {
         self.stopped = true;
         self.finished = true;
         self.pending.clear();
+        self.charge = None;
     }
 
     pub(crate) fn attach(&mut self, route: Route) {
@@ -163,6 +188,9 @@ impl Outbound {
                 self.pending.pop_front();
             }
             self.credit -= bytes.len();
+            if let Some(charge) = &mut self.charge {
+                charge.give_back(bytes.len());
+            }
             if !bytes.is_empty() {
                 route.send(BodyStep::Data(bytes));
             }

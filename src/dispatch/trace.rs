@@ -81,6 +81,10 @@ impl Channel for Traced {
         self.channel.call(context, method, arguments)
     }
 
+    fn takes_sockets(&self) -> bool {
+        self.channel.takes_sockets()
+    }
+
     fn name(&self) -> &str {
         self.channel.name()
     }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::body::ReplyBody;
 use super::guard::{Guard, Verdict};
 use super::head::HEAD_BYTES_MAX;
+use super::socket::{self, Upgrade};
 use super::tls::Tls;
 use super::{Gateway, Phase, serve};
 
@@ -51,6 +52,8 @@ pub(crate) struct Peer {
     pub(crate) scheme: &'static str,
     /// Where the guard leaves the reason of a refusal; HTTP/1 only.
     pub(super) verdict: Option<Verdict>,
+    /// What becomes of the connection after a WebSocket handshake; HTTP/1 only.
+    pub(super) upgrade: Option<Arc<Upgrade>>,
 }
 
 /// Serves a connection to its end.
@@ -65,7 +68,7 @@ pub(super) async fn run(
     let _ = stream.set_nodelay(true);
     let mut killed = phase.clone();
     let life = async {
-        let peer = |scheme| Peer { address, scheme, verdict: None };
+        let peer = |scheme| Peer { address, scheme, verdict: None, upgrade: None };
         match tls {
             None => identify(gateway, stream, peer("http"), phase).await,
             Some(tls) => {
@@ -132,6 +135,8 @@ async fn http1<S>(
     let limits = gateway.config.http;
     let guard = Guard::new(stream, early, limits.head_timeout, limits.body_timeout);
     peer.verdict = Some(guard.verdict());
+    let upgrade = guard.upgrade();
+    peer.upgrade = Some(upgrade.clone());
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -140,7 +145,7 @@ async fn http1<S>(
         .max_buf_size(H1_BUFFER_BYTES)
         .max_headers(HEADERS_MAX + 1);
     let connection = builder.serve_connection(TokioIo::new(guard), service_fn(service(gateway, peer)));
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = std::pin::pin!(connection.with_upgrades());
     let mut phase = phase;
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -150,6 +155,9 @@ async fn http1<S>(
         }
     };
     ended(result);
+    if let Some(socket) = upgrade.take() {
+        socket.await;
+    }
 }
 
 async fn http2<S>(gateway: Arc<Gateway>, stream: S, early: &[u8], peer: Peer, phase: watch::Receiver<Phase>)
@@ -189,14 +197,21 @@ fn service(
     let peer = Arc::new(peer);
     move |request| {
         let (gateway, peer) = (gateway.clone(), peer.clone());
-        Box::pin(async move { Ok(serve::serve(gateway, peer, request).await) })
+        Box::pin(async move {
+            let handshake = socket::is_handshake(&peer, &request);
+            let mut response = serve::serve(gateway, peer, request).await;
+            if handshake {
+                socket::close_after(&mut response);
+            }
+            Ok(response)
+        })
     }
 }
 
 type ServiceFuture<T> = std::pin::Pin<Box<dyn Future<Output = Result<T, Infallible>> + Send>>;
 
 /// Waits until the server is at least this far.
-async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
+pub(super) async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
     // A sender that is gone means that the server is, too.
     let _ = phase.wait_for(|phase| *phase >= at_least).await;
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!           ┌───────────── buffered until complete and checked ──────────────┐
 //! Head ──▶ Length(n) ──▶ Head            a doubtful head or a slow one ──▶ Refused: a marked request takes
-//!   └────▶ ChunkSize ⇄ ChunkData ─▶ Trailers ─▶ Head          its place, which the service answers, then EOF
+//!   ├────▶ ChunkSize ⇄ ChunkData ─▶ Trailers ─▶ Head          its place, which the service answers, then EOF
+//!   └────▶ Upgrading ──accepted──▶ Length(all)                the service refused: nothing ever passes again
 //! ```
 //!
 //! A refused head is replaced by a request with a method only this process knows. So the refusal is answered in
@@ -22,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::head::{self, CHUNK_LINE_BYTES_MAX, Framing, HEAD_BYTES_MAX, Refusal};
+use super::socket::Upgrade;
 
 /// Bytes asked from the socket at once while a head or chunk line is incomplete.
 const READ_BYTES: usize = 4 * 1024;
@@ -61,6 +63,8 @@ enum State {
     Trailers {
         bytes: usize,
     },
+    /// A WebSocket handshake was handed out: what follows is frames if the service accepts it, and nothing otherwise.
+    Upgrading,
     /// The marked request was handed out: nothing follows.
     Refused,
     /// The chunked body went wrong: reading fails.
@@ -75,6 +79,7 @@ pub(super) struct Guard<S> {
     pass: usize,
     state: State,
     verdict: Verdict,
+    upgrade: Arc<Upgrade>,
     timer: Timer,
     /// After the last answer: how long, and how many bytes, are still taken and dropped.
     linger: Option<(Pin<Box<Sleep>>, usize)>,
@@ -99,6 +104,7 @@ impl<S> Guard<S> {
             pass: 0,
             state: State::Head { scanned: 0 },
             verdict: Verdict::default(),
+            upgrade: Arc::default(),
             timer: Timer {
                 head_timeout,
                 write_timeout,
@@ -121,6 +127,11 @@ impl<S> Guard<S> {
     /// Where a refusal's reason will be.
     pub(super) fn verdict(&self) -> Verdict {
         self.verdict.clone()
+    }
+
+    /// Where the service says whether it accepted a handshake.
+    pub(super) fn upgrade(&self) -> Arc<Upgrade> {
+        self.upgrade.clone()
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -168,7 +179,8 @@ impl<S> Guard<S> {
                     self.pass += if fine { 2 } else { 0 };
                     self.state = if fine { State::ChunkSize } else { State::Broken };
                 }
-                State::Refused | State::Broken => return,
+                State::Upgrading if self.upgrade.is_accepted() => self.state = State::Length(u64::MAX),
+                State::Upgrading | State::Refused | State::Broken => return,
             }
         }
     }
@@ -204,6 +216,7 @@ impl<S> Guard<S> {
                         self.state = match framing {
                             Framing::Length(length) => State::Length(length),
                             Framing::Chunked => State::ChunkSize,
+                            Framing::WebSocket => State::Upgrading,
                         };
                         self.timer.head_since = None;
                     }
@@ -373,7 +386,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 State::Refused => return Poll::Pending,
                 State::Broken => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
                 State::Length(left) | State::ChunkData(left) => return this.read_body(left, cx, out),
-                State::Head { .. } | State::ChunkSize | State::ChunkEnd | State::Trailers { .. } => {}
+                // A client that goes away must be seen; one that does not wait for the answer is held back.
+                State::Upgrading if this.buffer.len() >= READ_BYTES => return Poll::Pending,
+                State::Upgrading
+                | State::Head { .. }
+                | State::ChunkSize
+                | State::ChunkEnd
+                | State::Trailers { .. } => {}
             }
             match this.read_ahead(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
@@ -445,7 +464,7 @@ mod tests {
                 loop {
                     let result = guard.read_buf(&mut out).await;
                     // After a refusal nothing more comes, not even the end.
-                    let over = matches!(guard.state, State::Refused) && guard.pass == 0;
+                    let over = matches!(guard.state, State::Refused | State::Upgrading) && guard.pass == 0;
                     if over || !matches!(result, Ok(1..)) {
                         return (out, result.map(|_| ()));
                     }
@@ -459,6 +478,8 @@ mod tests {
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    const HANDSHAKE: &str =
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: x, upgrade\r\n\r\n";
     const CHUNKED: &str =
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nT: v\r\n\r\n";
 
@@ -485,6 +506,17 @@ mod tests {
             let rest = out.strip_prefix(&sound).unwrap();
             prop_assert!(rest.starts_with(REFUSED_METHOD.as_str()) && !rest.contains("smuggled"));
             prop_assert_eq!(rest.matches("HTTP/1.1").count(), 1);
+        }
+
+        /// Behind a WebSocket handshake nothing passes before it is accepted, whatever it looks like.
+        #[test]
+        fn nothing_passes_behind_a_handshake(before in 0usize..3, piece in 1usize..200) {
+            let sound = format!("{}{HANDSHAKE}", POST.repeat(before));
+            let bytes = format!("{sound}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+            let (out, result, refusal) = through(bytes.as_bytes(), piece);
+            prop_assert!(result.is_ok());
+            prop_assert_eq!(refusal, None);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), sound);
         }
 
         #[test]

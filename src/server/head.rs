@@ -19,6 +19,8 @@ pub(super) enum Framing {
     Length(u64),
     /// In chunks.
     Chunked,
+    /// None, and what follows the answer may be WebSocket frames: nothing more is read until that is decided.
+    WebSocket,
 }
 
 /// Why a request is answered by the listener itself, and its connection closed.
@@ -40,6 +42,7 @@ pub(super) enum Refusal {
     Expect,
     Chunk,
     HeadTimeout,
+    Upgrade,
 }
 
 impl Refusal {
@@ -78,6 +81,7 @@ impl Refusal {
                 (StatusCode::EXPECTATION_FAILED, "expectation", "Only 100-continue can be expected.")
             }
             Self::Chunk => (bad, "bad_request", "The chunked body is malformed."),
+            Self::Upgrade => (bad, "bad_request", "A WebSocket handshake is a GET without a body."),
             Self::HeadTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "head_timeout", "The request head took too long to arrive.")
             }
@@ -88,8 +92,10 @@ impl Refusal {
 /// Checks a complete head, final empty line included.
 pub(super) fn check(head: &[u8]) -> Result<Framing, Refusal> {
     let mut lines = Lines(head);
-    let version_11 = check_request_line(lines.next().ok_or(Refusal::RequestLine)??)?;
+    let request_line = lines.next().ok_or(Refusal::RequestLine)??;
+    let version_11 = check_request_line(request_line)?;
     let (mut count, mut length, mut encoding, mut hosts) = (0usize, None, None, 0usize);
+    let (mut websocket, mut upgrade) = (false, false);
     for line in lines {
         let line = line?;
         if line.is_empty() {
@@ -108,6 +114,8 @@ pub(super) fn check(head: &[u8]) -> Result<Framing, Refusal> {
             6 if name.eq_ignore_ascii_case(b"expect") && !value.eq_ignore_ascii_case(b"100-continue") => {
                 return Err(Refusal::Expect);
             }
+            7 if name.eq_ignore_ascii_case(b"upgrade") => websocket |= has_token(value, b"websocket"),
+            10 if name.eq_ignore_ascii_case(b"connection") => upgrade |= has_token(value, b"upgrade"),
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let one = length.replace(parse_length(value)?).is_none();
                 one.then_some(()).ok_or(Refusal::ContentLength)?;
@@ -124,6 +132,11 @@ pub(super) fn check(head: &[u8]) -> Result<Framing, Refusal> {
     if hosts > 1 || (version_11 && hosts == 0) {
         return Err(Refusal::Host);
     }
+    if version_11 && websocket && upgrade {
+        let bodiless = length.unwrap_or(0) == 0 && encoding.is_none();
+        let plain = bodiless && request_line.starts_with(b"GET ");
+        return if plain { Ok(Framing::WebSocket) } else { Err(Refusal::Upgrade) };
+    }
     match (length, encoding) {
         (Some(_), Some(_)) => Err(Refusal::LengthAndEncoding),
         // A coding that HTTP/1.0 does not know.
@@ -131,6 +144,11 @@ pub(super) fn check(head: &[u8]) -> Result<Framing, Refusal> {
         (None, Some(_)) => Ok(Framing::Chunked),
         (length, None) => Ok(Framing::Length(length.unwrap_or(0))),
     }
+}
+
+/// Whether a list has a token, in any case of letters.
+fn has_token(list: &[u8], token: &[u8]) -> bool {
+    list.split(|byte| *byte == b',').any(|each| each.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 /// Lines of a head; each must end with CR LF and contain neither alone.
@@ -231,6 +249,35 @@ mod tests {
         for (head, expected) in [
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(Framing::Length(0))),
             ("GET / HTTP/1.0\r\n\r\n", Ok(Framing::Length(0))),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: a, Upgrade\r\n\r\n",
+                Ok(Framing::WebSocket),
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c, WebSocket\r\nConnection: upgrade\r\n\r\n",
+                Ok(Framing::WebSocket),
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
+                Ok(Framing::Length(0)),
+            ),
+            ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", Ok(Framing::Length(0))),
+            (
+                "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+                Ok(Framing::Length(0)),
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+                Err(Refusal::Upgrade),
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 1\r\n\r\n",
+                Err(Refusal::Upgrade),
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Err(Refusal::Upgrade),
+            ),
             ("POST /a?b HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 5 \r\n\r\n", Ok(Framing::Length(5))),
             ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: Chunked\r\n\r\n", Ok(Framing::Chunked)),
             ("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\n\r\n", Ok(Framing::Length(0))),

@@ -13,6 +13,7 @@ mod guard;
 mod head;
 mod headers;
 mod serve;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;

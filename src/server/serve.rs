@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::body::{ClientBody, FaultCell, ReplyBody};
 use super::conn::Peer;
 use super::guard::{REFUSED_METHOD, verdict};
-use super::{Gateway, headers};
+use super::{Gateway, headers, socket};
 use crate::admission::Kind;
 use crate::dispatch::logs::WorkerLogs;
 use crate::dispatch::record::Record;
@@ -114,8 +114,9 @@ async fn worker(
     deployment: &Arc<Deployment>,
     authority: &Authority,
     strip: usize,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
+    let offer = socket::offer(peer, deployment, &request)?;
     let permit = gateway.admission.enter(&deployment.tenant, Kind::Warm).map_err(|denied| {
         gateway.observer.denied(deployment.tenant.as_str(), denied);
         Problem::from(denied)
@@ -130,7 +131,13 @@ async fn worker(
         permit,
     );
     let head_only = request.method() == Method::HEAD;
+    let offer = offer.map(|offer| (offer, hyper::upgrade::on(&mut request)));
     let (mut request, fault) = guest_request(gateway, peer, authority, strip, request).await?;
+    let mut waiting = None;
+    if let Some((offer, upgrade)) = offer {
+        let (asking, handshake) = socket::ask(offer, upgrade, request);
+        (request, waiting) = (asking, Some(handshake));
+    }
     trace.replace(request.headers_mut());
     let start = deployment.start(StartEvent::Fetch(request), &trace);
     let sink = WorkerLogs {
@@ -147,6 +154,9 @@ async fn worker(
     let invocation = Invocation::start(&*gateway.isolates, start, sink, record)
         .map_err(|ended| failed(&Unanswered::from(*ended)))?;
     let (response, invocation) = fetch(invocation).await.map_err(|end| failed(&end))?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return socket::open(gateway, peer, response, invocation, waiting);
+    }
     Ok(client_response(response, invocation, head_only))
 }
 

@@ -11,9 +11,9 @@ use crate::support::atoll::{Atoll, Options};
 use crate::support::worker::{Request, Worker};
 
 /// Bundles a worker of `tests/packages/src` with esbuild.
-fn bundle(name: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packages");
-    let esbuild = installed(&folder);
+pub(crate) fn bundle(name: &str) -> String {
+    let folder = packages();
+    let esbuild = folder.join("node_modules/.bin/esbuild");
     let output = Command::new(esbuild)
         .args(["--bundle", "--format=esm", "--conditions=workerd", "--external:cloudflare:*"])
         .arg(folder.join("src").join(name))
@@ -23,17 +23,17 @@ fn bundle(name: &str) -> String {
     String::from_utf8(output.stdout).expect("a bundle is text")
 }
 
-/// The packages, installed on first use.
-fn installed(folder: &Path) -> PathBuf {
+/// The folder of the packages, installed on first use.
+pub(crate) fn packages() -> PathBuf {
     static INSTALL: std::sync::Once = std::sync::Once::new();
-    let esbuild = folder.join("node_modules/.bin/esbuild");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packages");
     INSTALL.call_once(|| {
-        if !esbuild.exists() {
-            let status = Command::new("npm").args(["ci", "--ignore-scripts"]).current_dir(folder).status();
+        if !folder.join("node_modules/ws").exists() {
+            let status = Command::new("npm").args(["ci", "--ignore-scripts"]).current_dir(&folder).status();
             assert!(status.expect("npm is needed").success(), "npm ci in tests/packages failed");
         }
     });
-    esbuild
+    folder
 }
 
 async fn answer(name: &str) -> Value {

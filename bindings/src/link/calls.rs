@@ -18,6 +18,7 @@ use crate::seam::{
     Body, BodyStep, CallError, CallId, ChannelId, HttpRequest, HttpResponse, METHOD_BYTES_MAX,
     METHOD_NAME_BYTES_MAX, MethodError, StreamId, ToHost,
 };
+use crate::socket::handshake::is_wanted;
 use crate::value::{VALUE_BYTES_MAX, Value, ValueError};
 
 /// Calls beyond the limit of subrequests that are still answered. A correct host counts too and makes none; each answer is
@@ -189,6 +190,9 @@ async fn run(
         Ok(parts) => parts,
         Err(bad) => return reply.refuse(CallError::Invalid(bad.to_string())),
     };
+    if is_wanted(head.method(), head.headers()) && !channel.takes_sockets() {
+        return reply.refuse(CallError::Invalid("This binding does not take WebSockets.".to_owned()));
+    }
     let body = match (streamed, body) {
         (Some(streamed), _) => RequestBody::stream(streamed),
         (None, Body::Inline(bytes)) => RequestBody::Full(bytes),

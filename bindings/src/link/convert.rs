@@ -75,7 +75,7 @@ pub(super) fn response_in(response: HttpResponse) -> Result<(http::Response<()>,
     let mut head = http::Response::new(());
     *head.status_mut() = StatusCode::from_u16(response.status)
         .ok()
-        .filter(|status| (200..600).contains(&status.as_u16()))
+        .filter(|status| matches!(status.as_u16(), 101 | 200..600))
         .ok_or(BadHead::Status)?;
     *head.headers_mut() = headers_in(response.headers)?;
     if !response.status_text.is_empty() {

@@ -22,6 +22,7 @@ fn outgoing(scope: &mut v8::PinScope, kind: u32, what: v8::Local<v8::Value>, len
         1 => Outgoing::Bytes(bytes_of(scope, what)),
         2 => Outgoing::Native { number, length },
         3 => Outgoing::Stream { number, length },
+        4 => Outgoing::Splice { number },
         _ => Outgoing::Empty,
     }
 }
@@ -35,6 +36,9 @@ fn check_headers(headers: &atoll_bindings::seam::Headers) -> Result<(), Thrown> 
     }
     Ok(())
 }
+
+/// The status of an answer that is a WebSocket.
+const SWITCHING_PROTOCOLS: u32 = 101;
 
 /// Answers a fetch event.
 #[op2(fast)]
@@ -58,7 +62,12 @@ pub(crate) fn op_respond<'s>(
     if std::mem::replace(&mut running.answered, true) {
         return Ok(());
     }
-    let (id, peer, most) = (running.id, running.peer.clone(), running.limits.response_bytes);
+    let (id, peer, mut most) = (running.id, running.peer.clone(), running.limits.response_bytes);
+    if status == SWITCHING_PROTOCOLS {
+        // Messages have bounds of their own.
+        most = u64::MAX;
+        isolate.socket_opened(number);
+    }
     let route_peer = peer.clone();
     let (body, launch) =
         isolate.announce(number, outgoing, Some(most), |isolate| response_route(isolate, number, route_peer));

@@ -7,6 +7,7 @@ mod body;
 mod invocation;
 mod rpc;
 mod script;
+mod socket;
 mod worker;
 
 use std::cell::RefCell;
@@ -51,6 +52,12 @@ deno_core::extension!(
         rpc::op_rpc_own_entrypoint,
         rpc::op_rpc_flag,
         script::op_script_load,
+        socket::op_socket_close,
+        socket::op_socket_drop,
+        socket::op_socket_in,
+        socket::op_socket_next,
+        socket::op_socket_send,
+        socket::op_socket_splice,
         worker::op_worker_load,
         worker::op_worker_find,
         worker::op_worker_entrypoint,
