@@ -194,9 +194,9 @@ impl Isolate {
     async fn refuse_all(&mut self, inbox: &mut UnboundedReceiver<IsolateMsg>, outcome: &Outcome) {
         inbox.close();
         while let Some(message) = inbox.recv().await {
-            if let IsolateMsg::Invoke(invocation) = message {
+            if let IsolateMsg::Invoke(mut invocation) = message {
                 let mut state = self.state.borrow_mut();
-                let number = state.begin(&invocation);
+                let number = state.begin(&mut invocation);
                 if let Work::Rpc(call) = invocation.work {
                     call.reply.outcome(outcome);
                 }
@@ -324,6 +324,7 @@ impl Isolate {
             IsolateMsg::ChildDone { invocation, outcome, usage } => {
                 state.child_done(invocation, outcome, usage)
             }
+            IsolateMsg::Opened { invocation, call, session } => state.opened((invocation, call), *session),
             IsolateMsg::Cancel { invocation } => state.cancel(invocation),
             IsolateMsg::Invoke(_) | IsolateMsg::Evict => {}
         }
@@ -510,8 +511,8 @@ impl Isolate {
         }
     }
 
-    fn invoke(&mut self, invocation: Invocation, failed: &mut Option<Outcome>) {
-        let number = self.state.borrow_mut().begin(&invocation);
+    fn invoke(&mut self, mut invocation: Invocation, failed: &mut Option<Outcome>) {
+        let number = self.state.borrow_mut().begin(&mut invocation);
         if let Some(outcome) = failed {
             if let Work::Rpc(call) = invocation.work {
                 call.reply.outcome(outcome);
@@ -562,6 +563,8 @@ impl Isolate {
                     |scope, _| values::scheduled_arguments(scope, number, entrypoint, props, &cron, time_ms),
                 );
             }
+            // The router joins sessions with a call; none comes here by itself.
+            Event::Session { .. } => self.state.borrow_mut().finish(number, Outcome::Refused(String::new())),
             Event::Execute { input } => {
                 self.call_prelude(
                     |prelude| &prelude.on_execute,

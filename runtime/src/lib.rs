@@ -20,6 +20,7 @@ mod pool;
 mod rejections;
 mod resident;
 mod rpc;
+mod service;
 mod socket;
 mod stack;
 mod state;

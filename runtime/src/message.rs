@@ -4,7 +4,7 @@
 //! this one. A [`Peer`] hides which it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use atoll_bindings::seam::{
     BodyFrame, CallError, CallId, Event, HttpRequest, HttpResponse, InvocationId, Invoke, LogLine,
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::rpc::{Props, RpcCall, RpcResult};
+use crate::service::{Session, SessionEnd};
 
 /// To an isolate's thread.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(crate) enum IsolateMsg {
     Unwanted { caller: Inbox, call: u32 },
     /// The caller of a session has let go of all that it was given.
     CallerDone { invocation: InvocationId },
+    /// The gateway granted what a call of this isolate waits for.
+    Opened { invocation: InvocationId, call: CallId, session: Box<Session> },
     /// Nobody wants the answer any more.
     Cancel { invocation: InvocationId },
     /// End once idle.
@@ -60,6 +63,18 @@ pub(crate) struct Invocation {
     pub(crate) limits: Limits,
     /// Host clock when it was asked for, in microseconds.
     pub(crate) asked_us: u64,
+    /// If it is another worker's call: the duty to tell the gateway of its end, beside the caller.
+    pub(crate) session: Option<SessionEnd>,
+}
+
+impl Invocation {
+    /// Ends it before it began.
+    pub(crate) fn end(self, outcome: Outcome) {
+        self.peer.done(self.id, outcome.clone(), Usage::default());
+        if let Some(session) = self.session {
+            session.done(outcome, Usage::default());
+        }
+    }
 }
 
 /// What an invocation does.
@@ -87,6 +102,9 @@ pub(crate) struct Root {
     pub(crate) loads_left: AtomicU32,
     /// Log lines dropped for want of budget.
     pub(crate) logs_dropped: AtomicU64,
+    /// CPU time that others caused by what this invocation handed out, in microseconds.
+    pub(crate) foreign_cpu_us: AtomicU64,
+    over: AtomicBool,
 }
 
 impl Root {
@@ -102,7 +120,18 @@ impl Root {
             log_bytes_left: AtomicU32::new(limits.log_bytes),
             loads_left: AtomicU32::new(limits.loads),
             logs_dropped: AtomicU64::new(0),
+            foreign_cpu_us: AtomicU64::new(0),
+            over: AtomicBool::new(false),
         })
+    }
+
+    /// It is over: the gateway takes no more calls for it.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
     }
 
     /// Gives a request to another isolate its place in the trace, unless the caller said one.

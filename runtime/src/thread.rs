@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
-use atoll_bindings::seam::{EnvValue, InvocationId, Outcome, Usage};
+use atoll_bindings::seam::{EnvValue, InvocationId, Outcome};
 use atoll_loader::limits::Limits;
 use tokio::sync::mpsc;
 
@@ -197,8 +197,7 @@ fn answer_the_rest(inbox: &mut mpsc::UnboundedReceiver<IsolateMsg>) {
     inbox.close();
     while let Ok(message) = inbox.try_recv() {
         if let IsolateMsg::Invoke(invocation) = message {
-            let outcome = Outcome::HostFault("the isolate ended before it could serve".into());
-            invocation.peer.done(invocation.id, outcome, Usage::default());
+            invocation.end(Outcome::HostFault("the isolate ended before it could serve".into()));
         }
     }
 }

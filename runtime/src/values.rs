@@ -256,6 +256,9 @@ pub(crate) fn env_arguments<'s>(
                     EnvValue::Fetcher(channel) => {
                         ("fetcher", number(scope, capability(Capability::Channel(channel))))
                     }
+                    EnvValue::Service(channel) => {
+                        ("fetcher", number(scope, capability(Capability::Service(channel))))
+                    }
                     EnvValue::Loader { scope: loader } => ("loader", string(scope, &loader)?.into()),
                 };
                 add(scope, &name, kind, value)?;

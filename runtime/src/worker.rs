@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
-use atoll_bindings::seam::{Outcome, Usage};
+use atoll_bindings::seam::Outcome;
 use atoll_loader::limits::Limits;
 use dashmap::DashMap;
 
@@ -69,6 +69,8 @@ pub(crate) enum Callee {
     Child(Arc<ChildWorker>),
     /// The worker that gives its own entrypoint away.
     Own(Arc<OwnWorker>),
+    /// Another deployed worker, for one session: it has limits, `env` and a record of its own.
+    Service(Inbox),
 }
 
 /// How to reach a worker through `ctx.exports`: its isolate, or a new one of the same worker if that is gone.
@@ -86,6 +88,7 @@ impl Callee {
         match self {
             Self::Child(worker) => worker.limits,
             Self::Own(worker) => worker.limits,
+            Self::Service(_) => Limits::CEILING,
         }
     }
 
@@ -93,6 +96,7 @@ impl Callee {
         match self {
             Self::Child(worker) => worker.peer(),
             Self::Own(worker) => Peer::Isolate(worker.current()),
+            Self::Service(inbox) => Peer::Isolate(inbox.clone()),
         }
     }
 
@@ -101,6 +105,7 @@ impl Callee {
         match self {
             Self::Child(worker) => worker.send(message),
             Self::Own(worker) => deliver(&worker.current(), message),
+            Self::Service(inbox) => deliver(inbox, message),
         }
     }
 }
@@ -118,8 +123,8 @@ fn deliver(inbox: &Inbox, message: IsolateMsg) {
     if let Err(lost) = inbox.send(message)
         && let IsolateMsg::Invoke(invocation) = lost.0
     {
-        let outcome = Outcome::HostFault("The dynamic worker has ended.".into());
-        invocation.peer.done(invocation.id, outcome, Usage::default());
+        let who = if invocation.session.is_some() { "worker" } else { "dynamic worker" };
+        invocation.end(Outcome::HostFault(format!("The {who} has ended.")));
     }
 }
 

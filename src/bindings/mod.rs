@@ -11,12 +11,17 @@
 //! in each of its two matches; its shape in `openapi.json`.
 
 mod logger;
+mod service;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atoll_bindings::link::Grant;
 use serde::{Deserialize, Serialize};
+
+pub use service::{CallerPattern, Services};
+
+pub(crate) use service::CALLERS_MAX;
 
 use crate::config::{Name, Tenant};
 use crate::deploy::{DeployError, invalid};
@@ -31,6 +36,8 @@ pub const BINDINGS_MAX: usize = 100;
 pub enum Binding {
     /// Structured log lines.
     Logger(logger::Logger),
+    /// Another deployed worker.
+    Service(service::Service),
 }
 
 impl Binding {
@@ -38,13 +45,15 @@ impl Binding {
     fn check(&self, _place: &Place<'_>) -> Result<(), DeployError> {
         match self {
             Self::Logger(logger) => logger.check(),
+            Self::Service(service) => service.check(),
         }
     }
 
     /// The object behind it.
-    fn bind(&self, _place: &Place<'_>) -> Arc<dyn Bound> {
+    fn bind(&self, place: &Place<'_>) -> Arc<dyn Bound> {
         match self {
             Self::Logger(logger) => logger.bind(),
+            Self::Service(service) => service.bind(place),
         }
     }
 }
@@ -62,6 +71,8 @@ pub struct Place<'a> {
     pub tenant: &'a Tenant,
     /// The worker's name, or an execution's id.
     pub worker: &'a str,
+    /// What leads to other workers.
+    pub services: &'a Arc<Services>,
 }
 
 /// Under which invocation something is granted.

@@ -1,6 +1,7 @@
 //! Bindings of deployed workers, over real servers: what a deployment may ask for, and what each kind does for a guest.
 
 mod logger;
+mod service;
 
 use serde_json::{Value, json};
 

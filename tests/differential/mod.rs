@@ -202,6 +202,9 @@ async fn every_program_answers_as_on_workerd() {
     let mut used = BTreeSet::new();
     for program in &programs {
         let name = &program.worker.name;
+        for other in &program.others {
+            atoll.deploy(other).await;
+        }
         let refused = atoll.try_deploy_as(crate::support::atoll::TOKEN, &program.worker).await;
         if !(200..300).contains(&refused.status) {
             differences.push(format!("{name}: Atoll refuses it: {} {}", refused.status, refused.text()));
@@ -323,7 +326,7 @@ fn rows_without_a_difference(programs: &[Program], used: &BTreeSet<Excused>) -> 
 }
 
 fn workers(programs: &[Program]) -> Vec<crate::support::worker::Worker> {
-    programs.iter().map(|program| program.worker.clone()).collect()
+    programs.iter().flat_map(|program| std::iter::once(&program.worker).chain(&program.others)).cloned().collect()
 }
 
 /// The programs to run, after the filter.

@@ -1,10 +1,9 @@
 //! What one isolate keeps for calls: objects that it handed out, stubs that it was given, calls that wait.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use atoll_bindings::seam::{
-    CallId, GuestError, InvocationId, METHOD_BYTES_MAX, METHOD_NAME_BYTES_MAX, MethodError, Outcome,
+    CallId, ChannelId, GuestError, InvocationId, METHOD_BYTES_MAX, METHOD_NAME_BYTES_MAX, MethodError, Outcome,
     StreamId, ToGateway,
 };
 use bytes::Bytes;
@@ -15,10 +14,10 @@ use super::{
 };
 use crate::body::Launch;
 use crate::call::CallRefused;
-use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root, Work};
+use crate::message::{Inbox, IsolateMsg, Peer, Root};
+use crate::service::Errand;
 use crate::state::{BodyForm, Capability, IsolateState, Wake};
 use crate::stream::Route;
-use crate::watchdog::now_us;
 
 /// A stub that this isolate was given.
 #[derive(Debug)]
@@ -138,7 +137,8 @@ impl IsolateState {
                 }
             });
         }
-        (Message { bytes: packed.bytes, caps, disposer: packed.disposer }, launches)
+        let origin = self.running.get(&packed.owner).map(|running| Arc::clone(&running.root));
+        (Message { bytes: packed.bytes, caps, disposer: packed.disposer, origin }, launches)
     }
 
     /// Makes a message that outlives its sender: it holds values and services only.
@@ -148,7 +148,7 @@ impl IsolateState {
             PackedCap::Stub(_) | PackedCap::Body(_) => None,
         };
         let caps = packed.caps.into_iter().filter_map(service).collect();
-        Message { bytes: packed.bytes, caps, disposer: None }
+        Message { bytes: packed.bytes, caps, disposer: None, origin: None }
     }
 
     /// Counts a value that is kept beyond one call against its writer. False if it has written too many.
@@ -165,12 +165,23 @@ impl IsolateState {
     }
 
     /// Gives the capabilities of a message to an invocation.
-    pub(crate) fn open(&mut self, owner: u32, caps: Vec<Cap>, parameters: bool) -> Vec<Given> {
+    pub(crate) fn open(
+        &mut self,
+        owner: u32,
+        caps: Vec<Cap>,
+        origin: Option<&Arc<Root>>,
+        parameters: bool,
+    ) -> Vec<Given> {
         let mut given = Vec::with_capacity(caps.len());
+        let root = self.running.get(&owner).map(|running| Arc::clone(&running.root));
+        let lent = |capability: Capability| match (origin, &root) {
+            (Some(origin), Some(root)) => capability.lent(origin, root),
+            _ => capability,
+        };
         for cap in caps {
             given.push(match cap {
                 Cap::Stub(stub) => Given::Stub(self.import(owner, stub, parameters)),
-                Cap::Service(capability) => Given::Service(self.add_capability(owner, capability)),
+                Cap::Service(capability) => Given::Service(self.add_capability(owner, lent(capability))),
                 Cap::Body { peer, invocation, body } => {
                     Given::Body(self.accept(owner, &peer, invocation, body))
                 }
@@ -213,9 +224,7 @@ impl IsolateState {
                 number
             }
             Target::Capability(capability) => {
-                let capability =
-                    self.capabilities.get(capability).cloned().ok_or(CallRefused::NoCapability)?;
-                self.call_entrypoint(owner, capability, path, arguments)?
+                self.call_entrypoint(owner, *capability, path, arguments)?
             }
         };
         self.waiting.insert(number, Waiting { owner, bytes, callee });
@@ -226,7 +235,7 @@ impl IsolateState {
         Ok(number)
     }
 
-    fn sealed(&mut self, packed: Option<Packed>, peer: &Peer) -> (Option<Message>, Vec<Launch>) {
+    pub(crate) fn sealed(&mut self, packed: Option<Packed>, peer: &Peer) -> (Option<Message>, Vec<Launch>) {
         match packed {
             Some(packed) => {
                 let (message, launches) = self.seal(packed, peer);
@@ -239,68 +248,46 @@ impl IsolateState {
     fn call_entrypoint(
         &mut self,
         owner: u32,
-        capability: Capability,
+        capability: u32,
         path: Vec<String>,
         arguments: Option<Packed>,
     ) -> Result<u32, CallRefused> {
-        let Some(running) = self.running.get_mut(&owner) else { return Err(CallRefused::ForeignRequest) };
-        let root = Arc::clone(&running.root);
-        if running.usage.subrequests >= running.limits.subrequests || !Root::take(&root.subrequests_left, 1) {
-            return Err(CallRefused::TooManySubrequests);
+        let (root, capability) = self.use_capability(owner, capability)?;
+        match capability {
+            Capability::Entrypoint { worker, name, props, limits } => {
+                let errand = Errand::Rpc { path, arguments };
+                Ok(self.call_worker(owner, root, worker, (name, props, limits), errand))
+            }
+            Capability::Service(channel) => {
+                Ok(self.open_service(owner, &root, channel, Errand::Rpc { path, arguments }))
+            }
+            Capability::Channel(channel) => self.call_method(owner, &root, channel, path, arguments),
+            Capability::Lent { .. } => Err(CallRefused::NoCapability),
         }
-        running.usage.subrequests += 1;
-        let Capability::Entrypoint { worker, name, props, limits } = capability else {
-            return self.call_method(owner, &capability, path, arguments);
-        };
-        let limits =
-            limits.map_or(worker.limits(), |own| own.lower_of(worker.limits())).lower_of(self.left(owner));
-        let id = self.host.next_nested();
-        let number = self.register_call(owner, (id, CallId(0)), Some(worker.clone()), true);
-        let peer = worker.peer();
-        let (arguments, launches) = self.sealed(arguments, &peer);
-        worker.send(IsolateMsg::Invoke(Box::new(Invocation {
-            id,
-            root,
-            peer: Peer::Isolate(self.me.clone()),
-            entrypoint: name,
-            props,
-            work: Work::Rpc(RpcCall { path, arguments, reply: ReplyTo::new(&self.me, number) }),
-            limits,
-            asked_us: now_us(),
-        })));
-        launches.into_iter().for_each(|launch| self.launch(Some(launch)));
-        Ok(number)
     }
 
     /// Calls a method of a capability of the gateway, which has no V8: plain data only.
     fn call_method(
         &mut self,
         owner: u32,
-        capability: &Capability,
+        root: &Arc<Root>,
+        channel: ChannelId,
         mut path: Vec<String>,
         arguments: Option<Packed>,
     ) -> Result<u32, CallRefused> {
-        let (Capability::Channel(channel), Some(packed), Some(method), true) =
-            (capability, arguments, path.pop(), path.is_empty())
-        else {
+        let (Some(packed), Some(method), true) = (arguments, path.pop(), path.is_empty()) else {
             return Err(CallRefused::PlainOnly);
         };
         let plain = packed.caps.is_empty() && packed.bytes.len() <= METHOD_BYTES_MAX;
-        let Some(running) =
-            self.running.get(&owner).filter(|_| plain && method.len() <= METHOD_NAME_BYTES_MAX)
-        else {
+        if !plain || method.len() > METHOD_NAME_BYTES_MAX {
             return Err(CallRefused::PlainOnly);
-        };
-        let (root, nested) = (Arc::clone(&running.root), !matches!(running.peer, Peer::Gateway(_)));
-        let call = CallId(root.calls.fetch_add(1, Relaxed));
-        let number = self.register_call(owner, (root.id, call), None, true);
-        if nested {
-            self.host.remember_call((root.id, call), &self.me);
         }
+        let key = self.next_call(owner, root);
+        let number = self.register_call(owner, key, None, true);
         let _gone = root.gateway.send(ToGateway::CallMethod {
             invocation: root.id,
-            call,
-            channel: *channel,
+            call: key.1,
+            channel,
             method,
             arguments: packed.bytes,
         });
