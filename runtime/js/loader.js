@@ -58,6 +58,23 @@ function outboundOf(code) {
   }
   return capability;
 }
+function tailsOf(code) {
+  const tails = field(code, "tails", "Array", ArrayIsArray, false) ?? [];
+  const numbers = [];
+  for (let i = 0; i < tails.length; i++) {
+    const capability = rpc().capabilityOf(tails[i]);
+    if (capability === undefined) {
+      throw new TypeError(`Incorrect type for array element ${i}: the provided value is not of type 'Fetcher'.`);
+    }
+    ArrayPrototypePush(numbers, capability);
+  }
+  const streaming = field(code, "streamingTails", "Array", ArrayIsArray, false) ?? [];
+  if (streaming.length > 0) {
+    throw new primordials.Error(code.allowExperimental === true ? "Streaming tail workers are not supported." :
+      "Streaming tail workers are experimental. You must pass the option 'allowExperimental: true' to the worker loader to use them");
+  }
+  return numbers;
+}
 function limitsOf(limits) {
   const number = (name) => {
     const value = limits?.[name];
@@ -81,7 +98,7 @@ function loadNow(code, scope, name) {
   const { 0: cpuMs, 1: subRequests } = limitsOf(code.limits);
   return op_worker_load(
     host.currentId(), [scope, name], String(date), [...new SafeArrayIterator(flags)].map(String), code.allowExperimental === true, main, flat,
-    env === undefined || env === null ? 0 : rpc().packPlain(env), outboundOf(code), cpuMs, subRequests,
+    env === undefined || env === null ? 0 : rpc().packPlain(env), outboundOf(code), cpuMs, subRequests, tailsOf(code),
   );
 }
 

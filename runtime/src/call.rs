@@ -15,6 +15,7 @@ use crate::rpc::{Props, RpcResult};
 use crate::service::{Errand, Way};
 use crate::state::{Call, Capability, IsolateState, Running, Wake};
 use crate::stream::Route;
+use crate::trace::TAIL_WALL_MS_MAX;
 use crate::watchdog::now_us;
 use crate::worker::Callee;
 
@@ -92,7 +93,7 @@ impl IsolateState {
         let running = self.running.get_mut(&owner).ok_or(CallRefused::ForeignRequest)?;
         let own = Arc::clone(&running.root);
         let (root, capability) = match capability {
-            Capability::Lent { root, capability } => (root, *capability),
+            Capability::Lent { root, capability, .. } => (root, *capability),
             capability => (Arc::clone(&own), capability),
         };
         if root.is_over() {
@@ -138,17 +139,47 @@ impl IsolateState {
         (entrypoint, props, limits): (Option<String>, Option<Props>, Option<Limits>),
         errand: Errand,
     ) -> u32 {
-        let limits =
+        let mut limits =
             limits.map_or(callee.limits(), |own| own.lower_of(callee.limits())).lower_of(self.left(owner));
+        if errand.is_tail() {
+            limits.wall_ms = limits.wall_ms.min(TAIL_WALL_MS_MAX);
+        }
         let id = self.host.next_nested();
         let number = self.register_call(owner, (id, CallId(0)), Some(callee.clone()), errand.is_rpc());
         let lender = self.running.get(&owner).is_none_or(|running| !Arc::ptr_eq(&running.root, &root));
-        if let Some(call) = self.calls.get_mut(&number).filter(|_| lender) {
-            call.lender = Some(Arc::clone(&root));
+        if let Some(call) = self.calls.get_mut(&number) {
+            call.tail = errand.is_tail();
+            call.lender = lender.then(|| Arc::clone(&root));
         }
         let way = Way { callee, id, root, entrypoint, props, limits, asked_us: now_us(), end: None };
         self.send_errand(owner, number, way, errand);
         number
+    }
+
+    /// Tells each tail what an invocation did. None of them is counted: it was the loader that wanted them.
+    fn tell_tails(&mut self, owner: u32, tails: &[Capability], item: &Arc<str>) {
+        for tail in tails {
+            let Some(running) = self.running.get(&owner) else { return };
+            let own = Arc::clone(&running.root);
+            let (root, tail) = match tail.clone() {
+                Capability::Lent { root, capability, .. } => (root, *capability),
+                tail => (own, tail),
+            };
+            if root.is_over() {
+                continue;
+            }
+            let errand = Errand::Tail(Arc::clone(item));
+            match tail {
+                Capability::Entrypoint { worker, name, props, limits } => {
+                    self.call_worker(owner, root, worker, (name, props, limits), errand);
+                }
+                Capability::Service(channel) => {
+                    self.open_service(owner, &root, channel, errand);
+                }
+                // Capabilities of the gateway have no `tail`.
+                Capability::Channel(_) | Capability::Lent { .. } => {}
+            }
+        }
     }
 
     pub(crate) fn register_call(
@@ -162,7 +193,7 @@ impl IsolateState {
         self.call_keys.insert(key, number);
         self.calls.insert(
             number,
-            Call { owner, key, child, replied: false, rpc, wound_down: false, errand: None, lender: None },
+            Call { owner, key, child, replied: false, rpc, wound_down: false, errand: None, tail: false, lender: None },
         );
         number
     }
@@ -177,11 +208,15 @@ impl IsolateState {
         let Some(&number) = self.call_keys.get(&(invocation, call)) else { return };
         let Some(entry) = self.calls.get_mut(&number) else { return };
         entry.replied = true;
-        let (owner, child, rpc) = (entry.owner, entry.child.clone(), entry.rpc);
+        let (owner, child, rpc, tail) = (entry.owner, entry.child.clone(), entry.rpc, entry.tail);
         if child.is_none() {
             // A child's call stays until its `ChildDone`.
             self.calls.remove(&number);
             self.call_keys.remove(&(invocation, call));
+        }
+        if tail {
+            // A service that is not to be had: the next one is told all the same.
+            return self.finish_if_idle(owner);
         }
         if rpc {
             // Only refusals of methods come this way.
@@ -210,6 +245,14 @@ impl IsolateState {
 
     /// Nobody waits for a reply any more.
     pub(crate) fn cancel_call(&mut self, number: u32) {
+        if let Some(call) = self.calls.get_mut(&number)
+            && let Some(child) = call.child.clone()
+            && !child.tails().is_empty()
+        {
+            // Its tails are told how it ended.
+            call.replied = true;
+            return child.send(IsolateMsg::Cancel { invocation: call.key.0 });
+        }
         let Some(call) = self.calls.remove(&number) else { return };
         self.call_keys.remove(&call.key);
         match &call.child {
@@ -219,7 +262,13 @@ impl IsolateState {
     }
 
     /// An invocation in another isolate is over; if it never answered, this is the answer.
-    pub(crate) fn child_done(&mut self, invocation: InvocationId, outcome: Outcome, usage: Usage) {
+    pub(crate) fn child_done(
+        &mut self,
+        invocation: InvocationId,
+        outcome: Outcome,
+        usage: Usage,
+        trace: Option<Arc<str>>,
+    ) {
         let Some(number) = self.call_keys.remove(&(invocation, CallId(0))) else { return };
         let Some(call) = self.calls.remove(&number) else { return };
         if let Some(lender) = &call.lender {
@@ -234,7 +283,10 @@ impl IsolateState {
             running.usage.external_bytes_peak =
                 running.usage.external_bytes_peak.max(usage.external_bytes_peak);
         }
-        if call.replied {
+        if let (Some(trace), Some(child)) = (trace, &call.child) {
+            self.tell_tails(call.owner, child.tails(), &trace);
+        }
+        if call.replied || call.tail {
             self.finish_if_idle(call.owner);
             return;
         }

@@ -213,6 +213,7 @@ impl HostShared {
                 Outbound::Channel(channel) => Some(Capability::Channel(channel)),
             },
             limits: invoke.limits,
+            traced: false,
             depth: 0,
             single: invoke.isolate == IsolateKey::Fresh,
             root: invoke.id,

@@ -136,6 +136,7 @@ impl Isolate {
             state.global_outbound.clone_from(&spec.outbound);
             state.inherits_outbound =
                 spec.entry.bundle.compatibility().flags.iter().any(|flag| flag == INHERIT_FLAG);
+            state.traced = spec.traced;
             state.flags.clone_from(&spec.entry.bundle.compatibility().flags);
             state.own = Some(Callee::Own(Arc::new(OwnWorker {
                 host: Arc::downgrade(&self.host),
@@ -321,8 +322,8 @@ impl Isolate {
             IsolateMsg::CallerDone { invocation } => state.caller_done(invocation),
             IsolateMsg::Body(frame) => state.body_frame(frame),
             IsolateMsg::Reply { invocation, call, result } => state.reply(invocation, call, result),
-            IsolateMsg::ChildDone { invocation, outcome, usage } => {
-                state.child_done(invocation, outcome, usage)
+            IsolateMsg::ChildDone { invocation, outcome, usage, trace } => {
+                state.child_done(invocation, outcome, usage, trace)
             }
             IsolateMsg::Opened { invocation, call, session } => state.opened((invocation, call), *session),
             IsolateMsg::Cancel { invocation } => state.cancel(invocation),
@@ -458,7 +459,7 @@ impl Isolate {
         v8::tc_scope!(let scope, scope);
         let make_env = v8::Local::new(scope, &self.prelude.make_env);
         let receiver = v8::undefined(scope).into();
-        let env = values::env_arguments(scope, &self.state, spec.env, spec.outbound)
+        let env = values::env_arguments(scope, &self.state, spec.env, spec.outbound, spec.traced)
             .and_then(|arguments| make_env.call(scope, receiver, &arguments));
         let Some(env) = env else { return Err(startup_failure(scope, &self.slot)) };
         let env = v8::Global::new(scope, env);
@@ -525,6 +526,13 @@ impl Isolate {
         let props = self.state.borrow_mut().keep_props(props);
         let event = match work {
             Work::Event(event) => event,
+            Work::Tail(item) => {
+                self.call_prelude(
+                    |prelude| &prelude.on_rpc,
+                    |scope, _| values::tail_arguments(scope, number, entrypoint, props, &item),
+                );
+                return self.after_invoke();
+            }
             Work::Rpc(RpcCall { path, arguments, reply }) => {
                 let (call, message) = {
                     let mut state = self.state.borrow_mut();

@@ -26,6 +26,7 @@ mod stack;
 mod state;
 mod stream;
 mod thread;
+mod trace;
 mod values;
 mod watchdog;
 mod worker;

@@ -27,7 +27,8 @@ pub(crate) enum IsolateMsg {
     /// The answer to a call this isolate made.
     Reply { invocation: InvocationId, call: CallId, result: Result<HttpResponse, CallError> },
     /// An invocation that this isolate made in another one is over.
-    ChildDone { invocation: InvocationId, outcome: Outcome, usage: Usage },
+    /// `trace` is for its tails.
+    ChildDone { invocation: InvocationId, outcome: Outcome, usage: Usage, trace: Option<Arc<str>> },
     /// A call on an object that this isolate handed out.
     Rpc { export: u32, call: RpcCall },
     /// What came of a call that this isolate made.
@@ -70,7 +71,7 @@ pub(crate) struct Invocation {
 impl Invocation {
     /// Ends it before it began.
     pub(crate) fn end(self, outcome: Outcome) {
-        self.peer.done(self.id, outcome.clone(), Usage::default());
+        self.peer.done(self.id, outcome.clone(), Usage::default(), None);
         if let Some(session) = self.session {
             session.done(outcome, Usage::default());
         }
@@ -84,6 +85,8 @@ pub(crate) enum Work {
     Event(Event),
     /// A method of an entrypoint is called: the invocation is a session.
     Rpc(RpcCall),
+    /// It is told what another invocation did: a trace item as JSON text.
+    Tail(Arc<str>),
 }
 
 /// The gateway's invocation at the root of a tree of isolates: what all of them share.
@@ -192,10 +195,18 @@ impl Peer {
         };
     }
 
-    pub(crate) fn done(&self, invocation: InvocationId, outcome: Outcome, usage: Usage) {
+    pub(crate) fn done(
+        &self,
+        invocation: InvocationId,
+        outcome: Outcome,
+        usage: Usage,
+        trace: Option<Arc<str>>,
+    ) {
         let _gone = match self {
             Self::Gateway(gateway) => gateway.send(ToGateway::Done { invocation, outcome, usage }).is_ok(),
-            Self::Isolate(inbox) => inbox.send(IsolateMsg::ChildDone { invocation, outcome, usage }).is_ok(),
+            Self::Isolate(inbox) => {
+                inbox.send(IsolateMsg::ChildDone { invocation, outcome, usage, trace }).is_ok()
+            },
         };
     }
 }

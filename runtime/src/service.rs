@@ -24,6 +24,7 @@ use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root, Work};
 use crate::rpc::{Packed, Props, ReplyTo, RpcCall};
 use crate::state::IsolateState;
 use crate::stream::Route;
+use crate::trace::TAIL_WALL_MS_MAX;
 use crate::watchdog::now_us;
 use crate::worker::Callee;
 
@@ -34,11 +35,17 @@ pub(crate) enum Errand {
     Fetch { request: HttpRequest, body: Outgoing },
     /// A method, or without arguments a property, of its entrypoint.
     Rpc { path: Vec<String>, arguments: Option<Packed> },
+    /// To be told what another invocation did.
+    Tail(Arc<str>),
 }
 
 impl Errand {
     pub(crate) fn is_rpc(&self) -> bool {
         matches!(self, Self::Rpc { .. })
+    }
+
+    pub(crate) fn is_tail(&self) -> bool {
+        matches!(self, Self::Tail(_))
     }
 }
 
@@ -128,6 +135,7 @@ impl IsolateState {
         let key = self.next_call(owner, root);
         let number = self.register_call(owner, key, None, errand.is_rpc());
         if let Some(call) = self.calls.get_mut(&number) {
+            call.tail = errand.is_tail();
             call.errand = Some(errand);
         }
         let _gone = root.gateway.send(ToGateway::OpenService { invocation: key.0, call: key.1, channel });
@@ -147,6 +155,9 @@ impl IsolateState {
         self.call_keys.insert((id, CallId(0)), number);
         let mut limits = session.limits;
         limits.wall_ms = limits.wall_ms.min(self.left(owner).wall_ms);
+        if errand.is_tail() {
+            limits.wall_ms = limits.wall_ms.min(TAIL_WALL_MS_MAX);
+        }
         let way = Way {
             callee,
             id,
@@ -173,6 +184,7 @@ impl IsolateState {
                 way.root.trace(&mut request);
                 Work::Event(Event::Fetch(request))
             }
+            Errand::Tail(item) => Work::Tail(item),
             Errand::Rpc { path, arguments } => {
                 let (arguments, bodies) = self.sealed(arguments, &peer);
                 launches.extend(bodies);

@@ -20,6 +20,7 @@ use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root, Work};
 use crate::rpc::{Export, Import, Message, Packed, Props, ReplyTo, Waiting};
 use crate::service::{Errand, SessionEnd};
 use crate::stream::{Inbound, Outbound};
+use crate::trace::Trace;
 use crate::watchdog::{Slot, now_us};
 use crate::worker::{Callee, ChildWorker};
 
@@ -62,6 +63,8 @@ pub(crate) struct Running {
     pub(crate) numbers: Vec<u32>,
     /// It is another worker's call on this one: the gateway must learn of its end.
     pub(crate) session_end: Option<SessionEnd>,
+    /// What it does, if its worker is tailed.
+    pub(crate) trace: Option<Box<Trace>>,
 }
 
 impl Running {
@@ -85,6 +88,8 @@ pub(crate) struct Call {
     pub(crate) wound_down: bool,
     /// What waits until the gateway has opened the way.
     pub(crate) errand: Option<Errand>,
+    /// It tells a tail; nobody waits for an answer.
+    pub(crate) tail: bool,
     /// Whose CPU time it is, if the capability was lent by another invocation of the gateway's.
     pub(crate) lender: Option<Arc<Root>>,
 }
@@ -100,17 +105,17 @@ pub(crate) enum Capability {
     Entrypoint { worker: Callee, name: Option<String>, props: Option<Props>, limits: Option<Limits> },
     /// One that was given away under another of the gateway's invocations: its numbers mean something there only, and its
     /// use is on that invocation's account, for as long as it runs.
-    Lent { root: Arc<Root>, capability: Box<Capability> },
+    Lent { root: Arc<Root>, capability: Box<Capability>, hold: Option<Arc<Export>> },
 }
 
 impl Capability {
     /// The same for whoever works under `root`, where it comes from under `origin`.
-    pub(crate) fn lent(self, origin: &Arc<Root>, root: &Arc<Root>) -> Self {
+    pub(crate) fn lent(self, origin: &Arc<Root>, root: &Arc<Root>, hold: Option<Arc<Export>>) -> Self {
         match self {
-            Self::Lent { root: lender, capability } if Arc::ptr_eq(&lender, root) => *capability,
+            Self::Lent { root: lender, capability, .. } if Arc::ptr_eq(&lender, root) => *capability,
             lent @ Self::Lent { .. } => lent,
             own if Arc::ptr_eq(origin, root) => own,
-            own => Self::Lent { root: Arc::clone(origin), capability: Box::new(own) },
+            own => Self::Lent { root: Arc::clone(origin), capability: Box::new(own), hold },
         }
     }
 }
@@ -132,6 +137,11 @@ pub(crate) enum Wake {
     },
     /// A worker's handler threw.
     Threw(GuestError),
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// A body as JavaScript gets it.
@@ -191,6 +201,8 @@ pub(crate) struct IsolateState {
     /// Where this worker's own global `fetch()` goes, and whether workers that it loads get the same by default.
     pub(crate) global_outbound: Option<Capability>,
     pub(crate) inherits_outbound: bool,
+    /// Somebody wants to know what this worker does.
+    pub(crate) traced: bool,
 }
 
 impl IsolateState {
@@ -229,6 +241,7 @@ impl IsolateState {
             heap_peak: 0,
             global_outbound: None,
             inherits_outbound: false,
+            traced: false,
         }
     }
 
@@ -273,6 +286,7 @@ impl IsolateState {
             workers: Vec::new(),
             numbers: Vec::new(),
             session_end: invocation.session.take(),
+            trace: if self.traced { Trace::begin(&invocation.work, invocation.entrypoint.as_deref(), wall_ms()).map(Box::new) } else { None },
         };
         if running.session_end.is_some() {
             // The gateway knows it by the number of its root.
@@ -375,7 +389,8 @@ impl IsolateState {
             self.by_id.remove(&running.root.id);
             session.done(outcome.clone(), usage);
         }
-        running.peer.done(running.id, outcome, usage);
+        let trace = running.trace.map(|trace| trace.end(&outcome, &usage, wall_ms()).into());
+        running.peer.done(running.id, outcome, usage, trace);
         self.ended.push(number);
         self.watch_wall();
     }
@@ -464,8 +479,7 @@ impl IsolateState {
             return;
         }
         truncated |= running.root.logs_dropped.swap(0, Relaxed) > 0;
-        let time_ms =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let time_ms = wall_ms();
         running.root.log(LogLine {
             invocation: running.root.id,
             level,

@@ -27,6 +27,8 @@ pub(crate) struct StartSpec {
     /// Where global `fetch()` goes.
     pub(crate) outbound: Option<Capability>,
     pub(crate) limits: Limits,
+    /// What its invocations do is told to tails.
+    pub(crate) traced: bool,
     /// How deep in a chain of dynamic workers.
     pub(crate) depth: usize,
     /// Ends after its first invocation.

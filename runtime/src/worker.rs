@@ -8,6 +8,7 @@ use atoll_loader::limits::Limits;
 use dashmap::DashMap;
 
 use crate::host::HostShared;
+use crate::state::Capability;
 use crate::message::{Inbox, IsolateMsg, Peer};
 use crate::thread::{IsolateRef, StartSpec};
 use crate::watchdog::now_us;
@@ -17,18 +18,21 @@ use crate::watchdog::now_us;
 pub(crate) struct ChildWorker {
     isolate: IsolateRef,
     pub(crate) limits: Limits,
+    /// Who is told what its invocations do.
+    pub(crate) tails: Vec<Capability>,
     used_us: AtomicU64,
     released: AtomicBool,
 }
 
 impl ChildWorker {
     /// Starts the isolate; the code runs on its own thread.
-    pub(crate) fn start(host: &Arc<HostShared>, spec: StartSpec) -> Arc<Self> {
+    pub(crate) fn start(host: &Arc<HostShared>, spec: StartSpec, tails: Vec<Capability>) -> Arc<Self> {
         let limits = spec.limits;
         let isolate = crate::pool::spawn(host, spec);
         Arc::new(Self {
             isolate,
             limits,
+            tails,
             used_us: AtomicU64::new(now_us()),
             released: AtomicBool::new(false),
         })
@@ -89,6 +93,14 @@ impl Callee {
             Self::Child(worker) => worker.limits,
             Self::Own(worker) => worker.limits,
             Self::Service(_) => Limits::CEILING,
+        }
+    }
+
+    /// Who is told what its invocations do.
+    pub(crate) fn tails(&self) -> &[Capability] {
+        match self {
+            Self::Child(worker) => &worker.tails,
+            Self::Own(_) | Self::Service(_) => &[],
         }
     }
 

@@ -63,7 +63,8 @@ impl Drop for Export {
 #[derive(Clone, Debug)]
 pub(crate) enum Cap {
     Stub(Arc<Export>),
-    Service(Capability),
+    /// `hold` keeps the invocation open among whose grants it is.
+    Service { capability: Capability, hold: Option<Arc<Export>> },
     /// A body that flows from the sender.
     Body {
         peer: Peer,

@@ -118,6 +118,15 @@ impl IsolateState {
         }
     }
 
+    /// Keeps a session open for as long as somebody holds a service that it gave away.
+    fn hold(&mut self, owner: u32) -> Option<Arc<Export>> {
+        if !self.running.get(&owner).is_some_and(|running| running.session) {
+            return None;
+        }
+        let number = self.export(owner).ok()?;
+        self.fresh.remove(&number)
+    }
+
     // ---- Messages -------------------------------------------------------------------------------------------
 
     /// Makes a message for `peer`. The streams in it must be launched once it was sent.
@@ -127,7 +136,7 @@ impl IsolateState {
         for cap in packed.caps {
             caps.push(match cap {
                 PackedCap::Stub(stub) => Cap::Stub(stub),
-                PackedCap::Service(capability) => Cap::Service(capability),
+                PackedCap::Service(capability) => Cap::Service { hold: self.hold(packed.owner), capability },
                 PackedCap::Body(outgoing) => {
                     let invocation = self.host.next_nested();
                     let route = Route { peer: peer.clone(), invocation, stream: StreamId(0) };
@@ -144,7 +153,7 @@ impl IsolateState {
     /// Makes a message that outlives its sender: it holds values and services only.
     pub(crate) fn seal_plain(&mut self, packed: Packed) -> Message {
         let service = |cap| match cap {
-            PackedCap::Service(capability) => Some(Cap::Service(capability)),
+            PackedCap::Service(capability) => Some(Cap::Service { capability, hold: None }),
             PackedCap::Stub(_) | PackedCap::Body(_) => None,
         };
         let caps = packed.caps.into_iter().filter_map(service).collect();
@@ -174,14 +183,16 @@ impl IsolateState {
     ) -> Vec<Given> {
         let mut given = Vec::with_capacity(caps.len());
         let root = self.running.get(&owner).map(|running| Arc::clone(&running.root));
-        let lent = |capability: Capability| match (origin, &root) {
-            (Some(origin), Some(root)) => capability.lent(origin, root),
+        let lent = |capability: Capability, hold| match (origin, &root) {
+            (Some(origin), Some(root)) => capability.lent(origin, root, hold),
             _ => capability,
         };
         for cap in caps {
             given.push(match cap {
                 Cap::Stub(stub) => Given::Stub(self.import(owner, stub, parameters)),
-                Cap::Service(capability) => Given::Service(self.add_capability(owner, lent(capability))),
+                Cap::Service { capability, hold } => {
+                    Given::Service(self.add_capability(owner, lent(capability, hold)))
+                }
                 Cap::Body { peer, invocation, body } => {
                     Given::Body(self.accept(owner, &peer, invocation, body))
                 }
@@ -402,13 +413,21 @@ impl IsolateState {
     /// Lets go of the sessions that this invocation opened. True once all of them are over.
     pub(crate) fn wind_down(&mut self, owner: u32) -> bool {
         self.imports.retain(|_, import| import.owner != owner);
+        if let Some(running) = self.running.get(&owner) {
+            for number in &running.numbers {
+                if matches!(self.capabilities.get(number), Some(Capability::Lent { hold: Some(_), .. })) {
+                    self.capabilities.remove(number);
+                }
+            }
+        }
         let mut over = true;
         for call in self.calls.values_mut() {
-            if call.owner != owner || !call.replied || !call.rpc {
+            let tailed = call.child.as_ref().is_some_and(|child| !child.tails().is_empty());
+            if call.owner != owner || !(call.tail || call.replied && (call.rpc || tailed)) {
                 continue;
             }
             over = false;
-            if !std::mem::replace(&mut call.wound_down, true)
+            if call.rpc && !std::mem::replace(&mut call.wound_down, true)
                 && let Some(worker) = &call.child
             {
                 worker.send(IsolateMsg::CallerDone { invocation: call.key.0 });

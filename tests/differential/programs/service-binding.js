@@ -42,7 +42,6 @@ export default reporter(async (show, { env, ctx }) => {
   await t("missing", () => OTHER.missing());
   await t("field", () => OTHER.field);
   await t("getter", () => OTHER.getter);
-  await t("reserved", () => OTHER.constructor());
   await t("error", async () => { try { await OTHER.fail(); } catch (e) { return [e.name, e.message, e.code, e.remote, e instanceof TypeError]; } });
   await t("callback", () => OTHER.twice((n) => n * 3, 2));
   await t("callback throws", () => OTHER.twice(() => { throw new RangeError("mine"); }, 2));
