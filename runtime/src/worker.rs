@@ -49,10 +49,13 @@ impl ChildWorker {
     /// Sends a message; an invocation that finds no isolate any more is answered here.
     pub(crate) fn send(&self, message: IsolateMsg) {
         self.used_us.store(now_us(), Relaxed);
-        deliver(&self.isolate.inbox, message);
+        match message {
+            IsolateMsg::Invoke(invocation) if self.released.load(Relaxed) => invocation.end(ended("dynamic worker")),
+            message => deliver(&self.isolate.inbox, message),
+        }
     }
 
-    /// Ends the isolate once it is idle.
+    /// Takes no more calls, and ends once what runs is over: at once if nothing does.
     pub(crate) fn release(&self) {
         if !self.released.swap(true, Relaxed) {
             self.send(IsolateMsg::Evict);
@@ -136,8 +139,12 @@ fn deliver(inbox: &Inbox, message: IsolateMsg) {
         && let IsolateMsg::Invoke(invocation) = lost.0
     {
         let who = if invocation.session.is_some() { "worker" } else { "dynamic worker" };
-        invocation.end(Outcome::HostFault(format!("The {who} has ended.")));
+        invocation.end(ended(who));
     }
+}
+
+fn ended(who: &str) -> Outcome {
+    Outcome::HostFault(format!("The {who} has ended."))
 }
 
 /// Named workers, by loader scope and name. The scope is the gateway's and contains the tenant and the parent.

@@ -184,6 +184,12 @@ const INTENDED: &[Intended] = &[
         reason: "workerd keeps what a call gave for as long as its promise is not collected; Atoll lets it go when it is disposed of",
     },
     Intended {
+        program: "loader-limits",
+        request: "",
+        part: Part::Lines(&["typescript"]),
+        reason: "Atoll takes TypeScript and strips the types",
+    },
+    Intended {
         program: "loader-tails",
         request: "",
         part: Part::Lines(&["streaming"]),

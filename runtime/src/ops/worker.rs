@@ -127,6 +127,10 @@ pub(crate) fn op_worker_load<'s>(
         (CodeError::NoMain, _) => LoadRefused::Generic(format!(
             "Failed to start Worker:\nUncaught Error: No such module: {main_module}"
         )),
+        // Workers find it out when they start the worker.
+        (CodeError::MainKind, _) => {
+            LoadRefused::Generic(format!("Failed to start Worker:\nUncaught TypeError: {error}"))
+        }
         (_, "TypeError") => LoadRefused::Type(error.to_string()),
         _ => LoadRefused::Generic(error.to_string()),
     })?;
