@@ -289,7 +289,11 @@ impl Deployer {
             bindings: bindings::bind(&settings.bindings, &self.place(tenant, worker.as_str())),
             outbound,
             // What was stored was checked.
-            allow_callers: settings.allow_callers.iter().filter_map(|text| CallerPattern::parse(text)).collect(),
+            allow_callers: settings
+                .allow_callers
+                .iter()
+                .filter_map(|text| CallerPattern::parse(text))
+                .collect(),
             limits: settings.limits.lower_of(tenant.limits),
             crons: settings.crons,
             hosts: settings.hosts,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use atoll_bindings::seam::{
-    CallError, CallId, HttpRequest, HttpResponse, InvocationId, LimitKind, METHOD_BYTES_MAX, Outcome, StreamId,
-    ToGateway, Usage,
+    CallError, CallId, HttpRequest, HttpResponse, InvocationId, LimitKind, METHOD_BYTES_MAX, Outcome,
+    StreamId, ToGateway, Usage,
 };
 use atoll_loader::limits::Limits;
 
@@ -193,7 +193,17 @@ impl IsolateState {
         self.call_keys.insert(key, number);
         self.calls.insert(
             number,
-            Call { owner, key, child, replied: false, rpc, wound_down: false, errand: None, tail: false, lender: None },
+            Call {
+                owner,
+                key,
+                child,
+                replied: false,
+                rpc,
+                wound_down: false,
+                errand: None,
+                tail: false,
+                lender: None,
+            },
         );
         number
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use atoll_bindings::link::HostEndpoint;
 use atoll_bindings::seam::{
-    CallError, CallId, Event, HEARTBEAT_MS, Heartbeat, InvocationId, Invoke, IsolateKey, Outbound, Outcome, StreamId,
-    ToGateway, ToHost, Usage,
+    CallError, CallId, Event, HEARTBEAT_MS, Heartbeat, InvocationId, Invoke, IsolateKey, Outbound, Outcome,
+    StreamId, ToGateway, ToHost, Usage,
 };
 use atoll_loader::bundle::CodeHash;
 use atoll_loader::limits::Limits;
@@ -250,7 +250,8 @@ impl HostShared {
     ) {
         let Some(inbox) = self.waiting_for(invocation, call) else {
             let outcome = Outcome::Canceled;
-            let _gone = self.gateway.send(ToGateway::Done { invocation: root.id, outcome, usage: Usage::default() });
+            let _gone =
+                self.gateway.send(ToGateway::Done { invocation: root.id, outcome, usage: Usage::default() });
             return;
         };
         let callee = self.isolate_for(spec);

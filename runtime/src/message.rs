@@ -206,7 +206,7 @@ impl Peer {
             Self::Gateway(gateway) => gateway.send(ToGateway::Done { invocation, outcome, usage }).is_ok(),
             Self::Isolate(inbox) => {
                 inbox.send(IsolateMsg::ChildDone { invocation, outcome, usage, trace }).is_ok()
-            },
+            }
         };
     }
 }

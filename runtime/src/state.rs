@@ -286,7 +286,11 @@ impl IsolateState {
             workers: Vec::new(),
             numbers: Vec::new(),
             session_end: invocation.session.take(),
-            trace: if self.traced { Trace::begin(&invocation.work, invocation.entrypoint.as_deref(), wall_ms()).map(Box::new) } else { None },
+            trace: if self.traced {
+                Trace::begin(&invocation.work, invocation.entrypoint.as_deref(), wall_ms()).map(Box::new)
+            } else {
+                None
+            },
         };
         if running.session_end.is_some() {
             // The gateway knows it by the number of its root.

@@ -157,8 +157,7 @@ mod tests {
 
     #[test]
     fn headers_of_one_name_are_one() {
-        let item: Value =
-            serde_json::from_str(&fetch().end(&Outcome::Done, &Usage::default(), 9)).unwrap();
+        let item: Value = serde_json::from_str(&fetch().end(&Outcome::Done, &Usage::default(), 9)).unwrap();
         assert_eq!(item["event"]["headers"], json!(["a", "1, 3", "b", "2"]));
     }
 

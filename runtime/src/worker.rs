@@ -8,8 +8,8 @@ use atoll_loader::limits::Limits;
 use dashmap::DashMap;
 
 use crate::host::HostShared;
-use crate::state::Capability;
 use crate::message::{Inbox, IsolateMsg, Peer};
+use crate::state::Capability;
 use crate::thread::{IsolateRef, StartSpec};
 use crate::watchdog::now_us;
 
@@ -50,7 +50,9 @@ impl ChildWorker {
     pub(crate) fn send(&self, message: IsolateMsg) {
         self.used_us.store(now_us(), Relaxed);
         match message {
-            IsolateMsg::Invoke(invocation) if self.released.load(Relaxed) => invocation.end(ended("dynamic worker")),
+            IsolateMsg::Invoke(invocation) if self.released.load(Relaxed) => {
+                invocation.end(ended("dynamic worker"))
+            }
             message => deliver(&self.isolate.inbox, message),
         }
     }

@@ -288,7 +288,11 @@ mod tests {
         }
         assert!(service("a", Some(""), None).check().is_err());
         assert!(service("a", None, Some(serde_json::json!([1]))).check().is_err());
-        assert!(service("a", None, Some(serde_json::json!({ "x": "x".repeat(PROPS_BYTES_MAX) }))).check().is_err());
+        assert!(
+            service("a", None, Some(serde_json::json!({ "x": "x".repeat(PROPS_BYTES_MAX) })))
+                .check()
+                .is_err()
+        );
     }
 
     proptest! {

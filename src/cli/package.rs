@@ -243,7 +243,8 @@ mod tests {
             let body = upload(&deployment, &[]);
             // What is not code is read by the control API; the code must be the loader's own shape.
             let mut code = body.clone();
-            for key in ["vars", "loaders", "bindings", "crons", "outbound", "egress", "allowCallers", "hosts"] {
+            for key in ["vars", "loaders", "bindings", "crons", "outbound", "egress", "allowCallers", "hosts"]
+            {
                 code.as_object_mut().unwrap().remove(key);
             }
             let read =

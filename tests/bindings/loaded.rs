@@ -50,7 +50,8 @@ export default { async fetch(request, { LOADER }, ctx) {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_limits_the_lower_holds_for_each_invocation() {
     let server = Atoll::start(Options::default()).await;
-    loader(&server, "limits", &LIMITS.replace("ctx.exports.Echo }", "ctx.exports.Echo({}) }"), json!({})).await;
+    loader(&server, "limits", &LIMITS.replace("ctx.exports.Echo }", "ctx.exports.Echo({}) }"), json!({}))
+        .await;
     assert_eq!(get(&server, "limits", "/calls").await, json!([5, 3, 3, 0, 2, 2]));
     let over = "Worker exceeded CPU time limit.";
     let started = Instant::now();
@@ -105,7 +106,10 @@ async fn a_disposed_worker_is_let_go_of_at_once() {
         assert_eq!(answer.status, 200, "{}", answer.text());
         held[at] = most;
         if at == 1 {
-            assert_eq!(answer.json(), json!(["The dynamic worker has ended.", "The dynamic worker has ended."]));
+            assert_eq!(
+                answer.json(),
+                json!(["The dynamic worker has ended.", "The dynamic worker has ended."])
+            );
         }
     }
     assert!(held[0] >= held[1] + 25, "held {}, disposed {}", held[0], held[1]);
@@ -158,8 +162,16 @@ async fn tails_are_told_however_it_ends_and_one_that_fails_harms_nobody() {
     loader(&server, "tailed", TAILED, json!({ "LOOPS": { "type": "service", "worker": "loops" } })).await;
     for (path, answer, wanted) in [
         ("/ok", "ok", json!([["tail", "ok", 200, 0, [["at", "/ok"]]]])),
-        ("/spin", "Worker exceeded CPU time limit.", json!([["tail", "exceededCpu", null, 0, [["at", "/spin"]]]])),
-        ("/slow", "The operation was aborted due to timeout", json!([["tail", "canceled", null, 0, [["at", "/slow"]]]])),
+        (
+            "/spin",
+            "Worker exceeded CPU time limit.",
+            json!([["tail", "exceededCpu", null, 0, [["at", "/spin"]]]]),
+        ),
+        (
+            "/slow",
+            "The operation was aborted due to timeout",
+            json!([["tail", "canceled", null, 0, [["at", "/slow"]]]]),
+        ),
         ("/never", "ok", json!([["tail", "ok", 200, 0, [["at", "/never"]]]])),
     ] {
         let got = server.send("tailed", &Request::new("GET", path)).await;

@@ -142,7 +142,8 @@ fn bindings() -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_calls_another_by_fetch_methods_and_streams() {
     let server = pair().await;
-    let fetched = json!({ "path": "/where", "method": "POST", "body": "hi", "props": {}, "env": [], "trace": false });
+    let fetched =
+        json!({ "path": "/where", "method": "POST", "body": "hi", "props": {}, "env": [], "trace": false });
     for (step, wanted) in [
         ("fetch", json!([201, "1", fetched])),
         ("large", json!([1_000_000, true])),
@@ -150,8 +151,15 @@ async fn a_worker_calls_another_by_fetch_methods_and_streams() {
         (
             "rpc",
             json!([
-                3, 15, 15, 2, 18, "TypeError: no way (remote)", 7,
-                "TypeError: The RPC receiver does not implement the method \"missing\". (remote)", true,
+                3,
+                15,
+                15,
+                2,
+                18,
+                "TypeError: no way (remote)",
+                7,
+                "TypeError: The RPC receiver does not implement the method \"missing\". (remote)",
+                true,
             ]),
         ),
         ("streams", json!([700_000, 300_000, 202, "PUT body"])),
@@ -208,8 +216,9 @@ async fn another_tenant_answers_only_whom_it_names_and_does_not_show_that_it_is_
     for name in ["front", "back"] {
         deployed(&server, name, CALLER, json!({ "OTHER": service(&target) })).await;
     }
-    let denied =
-        json!(format!("Error: There is no worker \"{target}\", or it does not allow this caller. (service_not_granted)"));
+    let denied = json!(format!(
+        "Error: There is no worker \"{target}\", or it does not allow this caller. (service_not_granted)"
+    ));
     // Not there, there, there for somebody else: the same words.
     assert_eq!(get(&server, "front", "/call").await, denied);
     for callers in [json!([]), json!(["acme/back"]), json!(["acme2/*"])] {
@@ -374,13 +383,23 @@ async fn services_and_entrypoints_that_are_passed_on_stay_what_they_are() {
     let red = "default of red";
     let own = "front's own, {\"p\":1}, default of red";
     let wanted = json!([
-        red, [red, "default of blue"], own, format!("{red}|fetched red"), format!("{own}|front's own"), true, true,
+        red,
+        [red, "default of blue"],
+        own,
+        format!("{red}|fetched red"),
+        format!("{own}|front's own"),
+        true,
+        true,
     ]);
     assert_eq!(get(&server, "front", "/").await, wanted);
     let late = "export default { async fetch(_, env) { return Response.json(await env.B.again()); } }";
     deployed(&server, "late", late, json!({ "B": service("borrower") })).await;
     let answer = get(&server, "late", "/").await;
-    assert!(answer.as_str().unwrap().contains("The capability is gone.") || answer.as_str().unwrap().contains("different request"), "{answer}");
+    assert!(
+        answer.as_str().unwrap().contains("The capability is gone.")
+            || answer.as_str().unwrap().contains("different request"),
+        "{answer}"
+    );
 }
 
 /// Calls of workers count as subrequests of whoever makes them, and have a bound over all of them together.
@@ -441,12 +460,18 @@ async fn a_host_that_dies_during_a_call_is_told_to_the_client() {
                 .map(|thread| std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap())
                 .collect();
             // Std can only end processes that it started.
-            let killed = std::process::Command::new("kill").arg("-KILL").args(children.split_whitespace()).status();
+            let killed =
+                std::process::Command::new("kill").arg("-KILL").args(children.split_whitespace()).status();
             assert!(killed.unwrap().success());
         },
         server.send("front", &call),
     );
-    assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("host_fault")), "{}", answer.text());
+    assert_eq!(
+        (answer.status, answer.json()["code"].as_str()),
+        (503, Some("host_fault")),
+        "{}",
+        answer.text()
+    );
     deployed(&server, "other", CALLEE, json!({})).await;
     for _ in 0..100 {
         let again = server.send("front", &Request::new("GET", "/call")).await;

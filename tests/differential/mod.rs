@@ -338,7 +338,11 @@ fn rows_without_a_difference(programs: &[Program], used: &BTreeSet<Excused>) -> 
 }
 
 fn workers(programs: &[Program]) -> Vec<crate::support::worker::Worker> {
-    programs.iter().flat_map(|program| std::iter::once(&program.worker).chain(&program.others)).cloned().collect()
+    programs
+        .iter()
+        .flat_map(|program| std::iter::once(&program.worker).chain(&program.others))
+        .cloned()
+        .collect()
 }
 
 /// The programs to run, after the filter.

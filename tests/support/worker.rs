@@ -81,7 +81,8 @@ impl Service {
     fn parse(program: &str, text: &str) -> Self {
         let mut words = text.splitn(3, ' ');
         let (binding, worker) = words.next().zip(words.next()).expect("@service BINDING WORKER");
-        let (worker, entrypoint) = worker.split_once('#').map_or((worker, None), |(w, e)| (w, Some(e.into())));
+        let (worker, entrypoint) =
+            worker.split_once('#').map_or((worker, None), |(w, e)| (w, Some(e.into())));
         let worker = if worker == "self" { program.into() } else { format!("{program}-{worker}") };
         let props = words.next().map(|json| serde_json::from_str(json).expect("props are JSON"));
         Self { binding: binding.into(), worker, entrypoint, props }
@@ -171,7 +172,10 @@ impl Program {
         let mut others: Vec<Worker> = vec![];
         for line in source.split_inclusive('\n') {
             if let Some(rest) = line.strip_prefix("//# worker ") {
-                others.push(Worker { flags: worker.flags.clone(), ..Worker::single(&format!("{name}-{}", rest.trim()), "") });
+                others.push(Worker {
+                    flags: worker.flags.clone(),
+                    ..Worker::single(&format!("{name}-{}", rest.trim()), "")
+                });
                 continue;
             }
             if let Some(other) = others.last_mut() {

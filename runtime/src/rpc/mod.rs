@@ -64,7 +64,10 @@ impl Drop for Export {
 pub(crate) enum Cap {
     Stub(Arc<Export>),
     /// `hold` keeps the invocation open among whose grants it is.
-    Service { capability: Capability, hold: Option<Arc<Export>> },
+    Service {
+        capability: Capability,
+        hold: Option<Arc<Export>>,
+    },
     /// A body that flows from the sender.
     Body {
         peer: Peer,

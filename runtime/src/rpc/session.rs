@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use atoll_bindings::seam::{
-    CallId, ChannelId, GuestError, InvocationId, METHOD_BYTES_MAX, METHOD_NAME_BYTES_MAX, MethodError, Outcome,
-    StreamId, ToGateway,
+    CallId, ChannelId, GuestError, InvocationId, METHOD_BYTES_MAX, METHOD_NAME_BYTES_MAX, MethodError,
+    Outcome, StreamId, ToGateway,
 };
 use bytes::Bytes;
 
@@ -234,9 +234,7 @@ impl IsolateState {
                 callee = Some(stub.inbox.clone());
                 number
             }
-            Target::Capability(capability) => {
-                self.call_entrypoint(owner, *capability, path, arguments)?
-            }
+            Target::Capability(capability) => self.call_entrypoint(owner, *capability, path, arguments)?,
         };
         self.waiting.insert(number, Waiting { owner, bytes, callee });
         if let Some(running) = self.running.get_mut(&owner) {
@@ -427,7 +425,8 @@ impl IsolateState {
                 continue;
             }
             over = false;
-            if call.rpc && !std::mem::replace(&mut call.wound_down, true)
+            if call.rpc
+                && !std::mem::replace(&mut call.wound_down, true)
                 && let Some(worker) = &call.child
             {
                 worker.send(IsolateMsg::CallerDone { invocation: call.key.0 });
