@@ -147,7 +147,7 @@ async fn a_worker_calls_another_by_fetch_methods_and_streams() {
     for (step, wanted) in [
         ("fetch", json!([201, "1", fetched])),
         ("large", json!([1_000_000, true])),
-        ("throws", json!("RangeError: from afar")),
+        ("throws", json!("RangeError: from afar (remote)")),
         (
             "rpc",
             json!([
