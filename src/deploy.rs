@@ -22,6 +22,7 @@ use crate::bindings::{self, Bindings, BoundNames, Place};
 use crate::config::{Config, Name, Tenant};
 use crate::dispatch::logs::LogRing;
 use crate::dispatch::{Deployment, Isolates, Var};
+use crate::kv::{Kv, KvError};
 use crate::router::Routes;
 use crate::store::{NewVersion, Store, StoreError, Version};
 use outbound::Outbound;
@@ -70,6 +71,9 @@ pub enum DeployError {
         /// What is wrong.
         reason: String,
     },
+    /// The key-value store failed or refused.
+    #[error(transparent)]
+    Kv(#[from] KvError),
     /// A setting that makes no sense.
     #[error("`{field}`: {reason}")]
     Invalid {
@@ -117,6 +121,8 @@ pub(crate) struct Deployer {
     routes: Arc<Routes>,
     isolates: Arc<dyn Isolates>,
     outbound: Outbound,
+    kv: Kv,
+    witness: Arc<dyn Witness>,
     checks: CheckConfig,
     /// Only one change at a time, so that routes follow the store.
     change: tokio::sync::Mutex<()>,
@@ -128,18 +134,23 @@ impl Deployer {
     pub(crate) fn new(
         config: &Config,
         store: Store,
+        kv: Kv,
         routes: Arc<Routes>,
         isolates: Arc<dyn Isolates>,
         witness: Arc<dyn Witness>,
     ) -> Result<Self, DeployError> {
-        let outbound = Outbound::new(config, witness)?;
+        let outbound = Outbound::new(config, Arc::clone(&witness))?;
         let (change, logs) = (tokio::sync::Mutex::default(), Mutex::default());
         let (tenants, checks) = (config.tenants.clone(), config.checks.clone());
-        Ok(Self { tenants, store, routes, isolates, outbound, checks, change, logs })
+        Ok(Self { tenants, store, routes, isolates, outbound, kv, witness, checks, change, logs })
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(crate) fn kv(&self) -> &Kv {
+        &self.kv
     }
 
     /// What the operator asks of code that comes in.
@@ -175,6 +186,7 @@ impl Deployer {
         settings: Settings,
     ) -> Result<Version, DeployError> {
         self.check(tenant, worker.as_str(), &settings)?;
+        bindings::prepare(&settings.bindings, &self.place(tenant, worker.as_str())).await?;
         let _change = self.change.lock().await;
         let json = serde_json::to_string(&settings);
         let new = NewVersion {
@@ -237,9 +249,14 @@ impl Deployer {
         bindings: &Bindings,
     ) -> Result<BoundNames, DeployError> {
         bindings.keys().try_for_each(|name| check_var_name(name))?;
-        let place = Place { tenant, worker };
+        let place = self.place(tenant, worker);
         bindings::check(bindings, &place)?;
         Ok(bindings::bind(bindings, &place))
+    }
+
+    /// For whom bindings are made.
+    fn place<'a>(&'a self, tenant: &'a Tenant, worker: &'a str) -> Place<'a> {
+        Place { tenant, worker, kv: &self.kv, witness: &self.witness }
     }
 
     fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
@@ -278,7 +295,7 @@ impl Deployer {
             version: version.version,
             bundle,
             vars: vars(&settings),
-            bindings: bindings::bind(&settings.bindings, &Place { tenant, worker: worker.as_str() }),
+            bindings: bindings::bind(&settings.bindings, &self.place(tenant, worker.as_str())),
             outbound,
             limits: settings.limits.lower_of(tenant.limits),
             crons: settings.crons,
@@ -310,7 +327,7 @@ impl Deployer {
         let names = settings.vars.len() + settings.loaders.len() + settings.bindings.len();
         bounded("vars", names, VARS_MAX)?;
         check_names(settings)?;
-        bindings::check(&settings.bindings, &Place { tenant, worker })?;
+        bindings::check(&settings.bindings, &self.place(tenant, worker))?;
         self.outbound(tenant, "check", settings.egress.as_deref(), &settings.outbound).map(|_| ())
     }
 }

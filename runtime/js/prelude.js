@@ -73,6 +73,11 @@ const adjust = {
           return prototype !== undefined && primordials.ObjectPrototypeIsPrototypeOf(prototype, value);
         };
         if (fetchApi.isHeaders(value)) return new fetchApi.Headers(value);
+        const kv = wasLoaded("ext:atoll/kv.js");
+        if (kv?.isNamespace(value)) {
+          const { DOMException } = load("ext:deno_web/01_dom_exception.js");
+          throw new DOMException(kv.NOT_CLONED, "DataCloneError");
+        }
         if (
           fetchApi.isRequest(value) || fetchApi.isResponse(value) || fetchApi.capabilityOf(value) !== undefined ||
           isA("ext:deno_web/02_event.js", "EventTarget") || isA("ext:deno_web/02_event.js", "Event") ||
@@ -478,6 +483,7 @@ function makeEnv(outbound, triples) {
       case "json": result = primordials.JSONParse(value); break;
       case "data": result = value.buffer; break;
       case "fetcher": result = fetchApi.makeFetcher(value); break;
+      case "kv": result = load("ext:atoll/kv.js").makeNamespace(value); break;
       case "loader": result = load("ext:atoll/loader.js").makeLoader(value); break;
       default: result = value;
     }

@@ -34,6 +34,7 @@ use crate::config::Config;
 use crate::deploy::{DeployError, Deployer};
 use crate::dispatch::Isolates;
 use crate::dispatch::steps::Steps;
+use crate::kv::{Kv, KvError};
 use crate::observe::Observer;
 use crate::route::runner::StepRunner;
 use crate::router::Routes;
@@ -64,6 +65,9 @@ pub enum StartError {
     /// The stored deployments cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The key-value store cannot be opened.
+    #[error(transparent)]
+    Kv(#[from] KvError),
     /// A stored deployment cannot be restored.
     #[error(transparent)]
     Deploy(#[from] DeployError),
@@ -119,9 +123,10 @@ impl Server {
     ) -> Result<Self, StartError> {
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&config.data_dir).await?;
+        let kv = Kv::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
         let witness = Arc::new(crate::observe::Crossings(observer.clone()));
-        let deployer = Deployer::new(&config, store, routes.clone(), isolates.clone(), witness)?;
+        let deployer = Deployer::new(&config, store, kv, routes.clone(), isolates.clone(), witness)?;
         deployer.restore().await?;
         let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
         let admission = Admission::new(config.admission, policies);

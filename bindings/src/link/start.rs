@@ -65,6 +65,8 @@ pub enum Grant {
     Data(Bytes),
     /// A Fetcher.
     Channel(Arc<dyn Channel>),
+    /// A namespace of the key-value store.
+    Kv(Arc<dyn Channel>),
     /// A Worker Loader.
     Loader {
         /// Cache scope, tenant included.
@@ -80,6 +82,7 @@ impl fmt::Debug for Grant {
             Self::Json(_) => f.write_str("Json"),
             Self::Data(_) => f.write_str("Data"),
             Self::Channel(channel) => write!(f, "Channel({})", channel.name()),
+            Self::Kv(channel) => write!(f, "Kv({})", channel.name()),
             Self::Loader { scope } => write!(f, "Loader({scope})"),
         }
     }
