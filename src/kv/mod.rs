@@ -429,6 +429,11 @@ fn bury(db: &Connection, leases: &Leases, dead: &[i64]) -> Result<(), KvError> {
     dead.iter().filter(|value| leases.claim(**value)).try_for_each(|value| table::bury(db, *value))
 }
 
+/// Removes a tenant's dead values.
+fn bury_all(db: &Connection, leases: &Leases, tenant: &str) -> Result<(), KvError> {
+    bury(db, leases, &table::dead(db, 0, Some(tenant), u32::MAX)?)
+}
+
 async fn sweeping(inner: Weak<Inner>, wake: Arc<Notify>) {
     loop {
         let _ = tokio::time::timeout(SWEEP_INTERVAL, wake.notified()).await;
@@ -566,11 +571,7 @@ impl Namespace {
         let row = NewRow { metadata, expires_s, value, value_bytes };
         let (leases, now_s) = (Arc::clone(&self.kv.inner.leases), self.now_s());
         self.write(move |db, owner| {
-            let free = |db: &Connection| {
-                let dead = table::dead(db, 0, Some(owner.tenant), u32::MAX)?;
-                bury(db, &leases, &dead)
-            };
-            table::put(db, owner, &key, &row, now_s, free)
+            table::put(db, owner, &key, &row, now_s, |db| bury_all(db, &leases, owner.tenant))
         })
         .await?;
         self.kv.inner.wake.notify_one();

@@ -136,15 +136,28 @@ pub(super) fn put(
     )?
     .execute(params![namespace, key.bytes(), new.expires_s, new.metadata, bytes, number, inline])?;
     count(db, namespace, i64::try_from(bytes).unwrap_or(i64::MAX), 1)?;
-    let check = || check_quota(db, owner, Some(namespace));
-    let Err(KvError::Full(_)) = check() else { return check() };
+    fit(db, owner, Some(namespace), now_s, free)
+}
+
+/// Refuses what is more than a quota allows, after room was made of what has expired and what is dead.
+pub(super) fn fit(
+    db: &Connection,
+    owner: Owner<'_>,
+    namespace: Option<i64>,
+    now_s: u64,
+    free: impl Fn(&Connection) -> Result<(), KvError>,
+) -> Result<(), KvError> {
+    match check_quota(db, owner, namespace) {
+        Err(KvError::Full(_)) => {}
+        other => return other,
+    }
     expire(db, now_s, Some(owner.tenant))?;
     free(db)?;
-    check()
+    check_quota(db, owner, namespace)
 }
 
 /// Whether the tenant, and this namespace of it, hold no more than they may.
-pub(super) fn check_quota(
+fn check_quota(
     db: &Connection,
     owner: Owner<'_>,
     namespace: Option<i64>,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use atoll_bindings::body::{BoxError, RequestBody};
@@ -13,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::lease::{Lease, Leases};
 use super::table::{self, Stored};
 use super::{
-    CHUNK_BYTES, INLINE_BYTES_MAX, Key, KvError, Namespace, PutOptions, VALUE_BYTES_MAX,
+    CHUNK_BYTES, INLINE_BYTES_MAX, Key, KvError, Namespace, PutOptions, VALUE_BYTES_MAX, bury_all,
 };
 
 /// The value of an entry.
@@ -183,10 +184,11 @@ impl Upload {
         };
         let (value, at) = (large.lease.value(), large.chunks);
         large.chunks += 1;
+        let (leases, now_s) = (Arc::clone(&self.namespace.kv.inner.leases), self.namespace.now_s());
         self.namespace
             .write(move |db, owner| {
                 table::add_chunk(db, value, at, &piece)?;
-                table::check_quota(db, owner, None)
+                table::fit(db, owner, None, now_s, |db| bury_all(db, &leases, owner.tenant))
             })
             .await
     }
@@ -216,9 +218,9 @@ impl Drop for Upload {
 
 async fn begin(namespace: &Namespace) -> Result<Large, KvError> {
     let places = namespace.kv.places(&namespace.tenant);
-    let place = std::sync::Arc::clone(&places.uploads).acquire_owned().await;
+    let place = Arc::clone(&places.uploads).acquire_owned().await;
     let place = place.map_err(|_| KvError::Stopped)?;
-    let leases = std::sync::Arc::clone(&namespace.kv.inner.leases);
+    let leases = Arc::clone(&namespace.kv.inner.leases);
     // Leased before anybody else can learn of the number.
     let lease = namespace
         .write(move |db, owner| {

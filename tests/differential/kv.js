@@ -20,6 +20,8 @@ async function one(request, url) {
     if (entry.metadata !== null) headers.set("CF-KV-Metadata", entry.metadata);
     return new Response(entry.value, { headers });
   }
+  // Refusing without reading would leave the caller waiting for its body to go.
+  const value = await request.arrayBuffer();
   const ttl = query.get("expiration_ttl"), at = query.get("expiration");
   let expiration;
   if (ttl !== null) {
@@ -38,7 +40,6 @@ async function one(request, url) {
   const metadata = request.headers.get("CF-KV-Metadata");
   const length = metadata === null ? 0 : new TextEncoder().encode(metadata).length;
   if (length > 1024) return refuse(413, `Metadata length of ${length} exceeds limit of 1024.`);
-  const value = await request.arrayBuffer();
   if (value.byteLength > 26214400) return refuse(413, `Value length of ${value.byteLength} exceeds limit of 26214400.`);
   entries.set(key, { value, metadata, expiration });
   return new Response();

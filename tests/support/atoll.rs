@@ -261,6 +261,10 @@ fn config_toml(options: &Options, address: SocketAddr, data: &Path) -> String {
 /// A worker as the control API takes it.
 pub(crate) fn deployment(worker: &Worker) -> Value {
     let env: serde_json::Map<String, Value> = worker.env.iter().cloned().collect();
+    let namespace = |name: &String| {
+        (name.clone(), json!({ "type": "kv", "namespace": format!("{}-{name}", worker.name) }))
+    };
+    let bindings: serde_json::Map<String, Value> = worker.kv.iter().map(namespace).collect();
     json!({
         "compatibilityDate": COMPATIBILITY_DATE,
         "compatibilityFlags": worker.flags,
@@ -269,6 +273,7 @@ pub(crate) fn deployment(worker: &Worker) -> Value {
         "modules": modules(&worker.modules),
         "vars": env,
         "loaders": worker.loaders,
+        "bindings": bindings,
     })
 }
 

@@ -8,6 +8,7 @@
 //! // @experimental yes               experimental flags may be among them
 //! // @env NAME "value"               an environment variable, as JSON (a string is a text binding)
 //! // @loader LOADER                  a worker loader binding
+//! // @kv KV                          a namespace of the key-value store, its own
 //! // > POST /path                    a request; without any, one `GET /` is sent
 //! // + content-type: text/plain      a header of the request above
 //! // = some text                     its body, with \r \n \t \\ \xNN; several lines join without a separator
@@ -75,6 +76,8 @@ pub(crate) struct Worker {
     pub(crate) flags: Vec<String>,
     pub(crate) env: Vec<(String, serde_json::Value)>,
     pub(crate) loaders: Vec<String>,
+    /// Names in `env` of key-value namespaces.
+    pub(crate) kv: Vec<String>,
     /// Whether it may use experimental flags.
     pub(crate) experimental: bool,
 }
@@ -89,6 +92,7 @@ impl Worker {
             flags: vec![],
             env: vec![],
             loaders: vec![],
+            kv: vec![],
             experimental: false,
         }
     }
@@ -179,6 +183,7 @@ fn directive(line: &str, worker: &mut Worker, requests: &mut Vec<Request>) {
         "@flags" => worker.flags.extend(value.split_whitespace().map(String::from)),
         "@experimental" => worker.experimental = true,
         "@loader" => worker.loaders.push(value.trim().into()),
+        "@kv" => worker.kv.push(value.trim().into()),
         "@env" => {
             let (name, json) = value.split_once(' ').expect("@env NAME JSON");
             worker.env.push((name.into(), serde_json::from_str(json).expect("@env takes JSON")));
