@@ -11,7 +11,7 @@ const { op_call } = core.ops;
 const {
   ArrayBufferIsView, ArrayIsArray, ArrayPrototypeJoin, ArrayPrototypeMap, ArrayPrototypePush, DataView, Error, JSONParse, JSONStringify,
   MapPrototypeSet, MathTrunc, Map, Number, NumberIsFinite, ObjectDefineProperty, PromisePrototypeThen, PromiseReject,
-  SafeSet, SafeArrayIterator, SetPrototypeAdd, SetPrototypeHas, String, StringPrototypeToWellFormed, SymbolToStringTag, TypeError,
+  SafeSet, SafeArrayIterator, SetPrototypeAdd, SetPrototypeHas, StringPrototypeToWellFormed, SymbolToStringTag, TypeError,
   TypedArrayPrototypeSlice, encodeURIComponent, DataViewPrototypeGetUint32, TypedArrayPrototypeGetBuffer,
   TypedArrayPrototypeGetByteOffset, TypedArrayPrototypeGetByteLength,
 } = primordials;
@@ -32,7 +32,8 @@ const failed = (verb, status, text) => new Error(`KV ${verb} failed: ${status} $
 
 // ---- What callers give ---------------------------------------------------------------------------------------------
 
-const text = (value) => StringPrototypeToWellFormed(String(value));
+// A symbol is none, which String() would not say.
+const text = (value) => StringPrototypeToWellFormed(`${value}`);
 /** An integer of 32 bits. */
 function integer(value) {
   const number = Number(value);
@@ -229,21 +230,24 @@ function rejecting(run) {
     return PromiseReject(error);
   }
 }
-function reading(method, single, withMetadata) {
+function reading(method, types, single, withMetadata) {
   return function (...args) {
     const capability = own(this);
-    if (args.length === 0) throw parameter(method, 1, "string or Array");
+    if (args.length === 0) throw parameter(method, 1, types);
     const key = args[0];
     if (ArrayIsArray(key)) {
       const keys = ArrayPrototypeMap(key, text);
       return readAll(capability, keys, readOptions(args[1]), withMetadata);
     }
-    return single(read(capability, text(key), readOptions(args[1])));
+    const name = text(key), options = readOptions(args[1]);
+    // As in workerd, where only get() turns what it throws into a rejection.
+    if (withMetadata) checkKey("GET", name);
+    return single(read(capability, name, options));
   };
 }
 const methods = {
   __proto__: null,
-  get: reading("get", (found) => PromisePrototypeThen(found, (entry) => entry.value), false),
+  get: reading("get", "string or Array", (found) => PromisePrototypeThen(found, (entry) => entry.value), false),
   list(...args) {
     const capability = own(this);
     return rejecting(() => list(capability, optionsOf("list", 1, "ListOptions", args[0])));
@@ -258,7 +262,7 @@ const methods = {
       return write(capability, key, value, optionsOf("put", 3, "PutOptions", args[2]));
     });
   },
-  getWithMetadata: reading("getWithMetadata", (found) => found, true),
+  getWithMetadata: reading("getWithMetadata", "Array or string", (found) => found, true),
   delete(...args) {
     const capability = own(this);
     return rejecting(async () => {

@@ -283,9 +283,7 @@ fn cache_ttl(query: &Query) -> Result<(), Refused> {
     let Some(ttl) = query.get("cache_ttl") else { return Ok(()) };
     match ttl.parse::<i64>().ok().and_then(|ttl| u64::try_from(ttl).ok()) {
         Some(ttl) if ttl >= CACHE_TTL_S_MIN => Ok(()),
-        _ => {
-            Err(bad(format!("Invalid cache_ttl of {ttl}. Cache TTL must be at least {CACHE_TTL_S_MIN}.")))
-        }
+        _ => Err(bad(format!("Invalid cache_ttl of {ttl}. Cache TTL must be at least {CACHE_TTL_S_MIN}."))),
     }
 }
 

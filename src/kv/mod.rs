@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atoll_loader::limits::{KIB, MIB};
+use bytes::Bytes;
 use dashmap::DashMap;
 use rusqlite::{Connection, OpenFlags};
 use serde::Deserialize;
@@ -34,7 +35,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 pub(crate) use table::ListOptions;
 pub(crate) use value::{Upload, Value, ValuesBody};
 
-use lease::Leases;
+use lease::{Lease, Leases};
 use table::{NewRow, Owner, Stored};
 use value::Reader;
 use writer::Writer;
@@ -296,8 +297,7 @@ impl Kv {
     pub(crate) async fn open_at(directory: &Path, clock: Clock) -> Result<Self, KvError> {
         let directory = directory.to_owned();
         let open = move || {
-            let fail =
-                |source| KvError::Directory { path: directory.clone(), source: Arc::new(source) };
+            let fail = |source| KvError::Directory { path: directory.clone(), source: Arc::new(source) };
             std::fs::create_dir_all(&directory).map_err(fail)?;
             let path = directory.join("kv.db");
             let connection = Connection::open(&path)?;
@@ -424,6 +424,27 @@ impl Inner {
     }
 }
 
+/// What a look at a key gave.
+enum Found {
+    Nothing,
+    Entry(table::Row, Option<Lease>),
+    Going,
+}
+
+fn look(
+    db: &Connection,
+    owner: Owner<'_>,
+    key: &Key,
+    now_s: u64,
+    leases: &Arc<Leases>,
+) -> Result<Found, KvError> {
+    let Some(row) = table::get(db, owner, key, now_s)? else { return Ok(Found::Nothing) };
+    let Stored::Chunks(number) = row.value else { return Ok(Found::Entry(row, None)) };
+    let Some(lease) = Leases::take(leases, number) else { return Ok(Found::Going) };
+    // It may have gone between the row and the lease; from now on it stays.
+    Ok(if table::has_chunks(db, number)? { Found::Entry(row, Some(lease)) } else { Found::Going })
+}
+
 /// Removes those of the dead values that nobody holds.
 fn bury(db: &Connection, leases: &Leases, dead: &[i64]) -> Result<(), KvError> {
     dead.iter().filter(|value| leases.claim(**value)).try_for_each(|value| table::bury(db, *value))
@@ -482,9 +503,7 @@ impl Namespace {
         work: impl FnOnce(&Connection, Owner<'_>) -> Result<T, KvError> + Send + 'static,
     ) -> Result<T, KvError> {
         let (tenant, name, quota) = (Arc::clone(&self.tenant), Arc::clone(&self.name), self.quota);
-        let run = move |db: &Connection| {
-            work(db, Owner { tenant: &tenant, namespace: &name, quota: &quota })
-        };
+        let run = move |db: &Connection| work(db, Owner { tenant: &tenant, namespace: &name, quota: &quota });
         self.kv.write(&self.tenant, run).await
     }
 
@@ -502,12 +521,13 @@ impl Namespace {
 
     /// The entry of a key.
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<Entry>, KvError> {
-        for _ in 0..RETRIES_MAX {
-            let wanted = key.clone();
-            let row = self.read(move |db, owner, now_s| table::get(db, owner, &wanted, now_s)).await?;
-            let Some(row) = row else { return Ok(None) };
-            if let Some(entry) = self.open(row).await? {
-                return Ok(Some(entry));
+        for attempt in 0..RETRIES_MAX {
+            let (wanted, leases) = (key.clone(), Arc::clone(&self.kv.inner.leases));
+            match self.read(move |db, owner, now_s| look(db, owner, &wanted, now_s, &leases)).await? {
+                Found::Nothing => return Ok(None),
+                Found::Entry(row, lease) => return Ok(Some(self.entry(row, lease))),
+                // Its removal is on its way to the disk.
+                Found::Going => tokio::time::sleep(Duration::from_millis(attempt.into())).await,
             }
         }
         Err(KvError::Restless)
@@ -515,43 +535,33 @@ impl Namespace {
 
     /// The entries of several keys, in their order.
     pub(crate) async fn get_all(&self, keys: Vec<Key>) -> Result<Vec<Option<Entry>>, KvError> {
-        let wanted = keys.clone();
-        let rows = self
+        let (wanted, leases) = (keys.clone(), Arc::clone(&self.kv.inner.leases));
+        let found = self
             .read(move |db, owner, now_s| {
-                wanted.iter().map(|key| table::get(db, owner, key, now_s)).collect::<Result<Vec<_>, _>>()
+                let look = |key| look(db, owner, key, now_s, &leases);
+                wanted.iter().map(look).collect::<Result<Vec<_>, _>>()
             })
             .await?;
         let mut entries = Vec::with_capacity(keys.len());
-        for (row, key) in rows.into_iter().zip(&keys) {
-            entries.push(match row {
-                None => None,
-                Some(row) => match self.open(row).await? {
-                    Some(entry) => Some(entry),
-                    None => self.get(key).await?,
-                },
+        for (found, key) in found.into_iter().zip(&keys) {
+            entries.push(match found {
+                Found::Nothing => None,
+                Found::Entry(row, lease) => Some(self.entry(row, lease)),
+                Found::Going => self.get(key).await?,
             });
         }
         Ok(entries)
     }
 
-    /// `None` if the value went away since its row was read.
-    async fn open(&self, row: table::Row) -> Result<Option<Entry>, KvError> {
-        let (value, bytes) = match row.value {
-            Stored::Inline(bytes) => {
-                let length = bytes.len() as u64;
-                (Value::Whole(bytes.into()), length)
-            }
-            Stored::Chunks(number) => {
-                let Some(lease) = Leases::take(&self.kv.inner.leases, number) else { return Ok(None) };
-                // It may have gone between the row and the lease; from now on it stays.
-                if !self.read(move |db, _, _| table::has_chunks(db, number)).await? {
-                    return Ok(None);
-                }
-                let left = row.value_bytes;
-                (Value::Pieces(Reader::new(self.clone(), lease, left)), left)
-            }
+    fn entry(&self, row: table::Row, lease: Option<Lease>) -> Entry {
+        let table::Row { value_bytes: bytes, metadata, expires_s, value } = row;
+        let value = match (lease, value) {
+            (Some(lease), _) => Value::Pieces(Reader::new(self.clone(), lease, bytes)),
+            (None, Stored::Inline(bytes)) => Value::Whole(bytes.into()),
+            // Chunks come with a lease.
+            (None, Stored::Chunks(_)) => Value::Whole(Bytes::new()),
         };
-        Ok(Some(Entry { value, bytes, metadata: row.metadata, expires_s: row.expires_s }))
+        Entry { value, bytes, metadata, expires_s }
     }
 
     /// Writes a small value; a larger one is for [`Namespace::upload`].

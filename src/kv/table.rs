@@ -68,27 +68,21 @@ pub(super) fn namespace(db: &Connection, owner: Owner<'_>) -> Result<i64, KvErro
     if count >= u64::from(owner.quota.namespaces_max) {
         return Err(KvError::Full(Quota::Namespaces(owner.quota.namespaces_max)));
     }
-    db.execute("INSERT INTO namespace (tenant, name) VALUES (?1, ?2)", params![
-        owner.tenant,
-        owner.namespace
-    ])?;
+    db.execute(
+        "INSERT INTO namespace (tenant, name) VALUES (?1, ?2)",
+        params![owner.tenant, owner.namespace],
+    )?;
     Ok(db.last_insert_rowid())
 }
 
 /// The namespaces of a tenant by name, with their bytes and keys, expired ones that were not removed yet included.
 pub(super) fn namespaces(db: &Connection, tenant: &str) -> Result<Vec<(String, u64, u64)>, KvError> {
-    let mut query =
-        db.prepare("SELECT name, bytes, keys FROM namespace WHERE tenant = ?1 ORDER BY name")?;
+    let mut query = db.prepare("SELECT name, bytes, keys FROM namespace WHERE tenant = ?1 ORDER BY name")?;
     let rows = query.query_map([tenant], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn get(
-    db: &Connection,
-    owner: Owner<'_>,
-    key: &Key,
-    now_s: u64,
-) -> Result<Option<Row>, KvError> {
+pub(super) fn get(db: &Connection, owner: Owner<'_>, key: &Key, now_s: u64) -> Result<Option<Row>, KvError> {
     let mut query = db.prepare(
         "SELECT e.bytes, e.metadata, e.expires_s, e.value, e.inline FROM entry e JOIN namespace n ON n.id = e.namespace
          WHERE n.tenant = ?1 AND n.name = ?2 AND e.key = ?3 AND (e.expires_s IS NULL OR e.expires_s > ?4)",
@@ -157,11 +151,7 @@ pub(super) fn fit(
 }
 
 /// Whether the tenant, and this namespace of it, hold no more than they may.
-fn check_quota(
-    db: &Connection,
-    owner: Owner<'_>,
-    namespace: Option<i64>,
-) -> Result<(), KvError> {
+fn check_quota(db: &Connection, owner: Owner<'_>, namespace: Option<i64>) -> Result<(), KvError> {
     let Owner { tenant, quota, .. } = owner;
     if let Some(namespace) = namespace {
         let mut query = db.prepare("SELECT bytes, keys FROM namespace WHERE id = ?1")?;
@@ -197,9 +187,8 @@ pub(super) fn delete(db: &Connection, owner: Owner<'_>, key: &Key) -> Result<boo
 }
 
 fn remove(db: &Connection, tenant: &str, namespace: i64, key: &Key) -> Result<bool, KvError> {
-    let mut gone = db.prepare(
-        "DELETE FROM entry WHERE namespace = ?1 AND key = ?2 RETURNING bytes, value, namespace",
-    )?;
+    let mut gone =
+        db.prepare("DELETE FROM entry WHERE namespace = ?1 AND key = ?2 RETURNING bytes, value, namespace")?;
     let gone = gone.query_map(params![namespace, key.bytes()], read_gone)?.collect::<Result<Vec<_>, _>>()?;
     forget(db, tenant, &gone)?;
     Ok(!gone.is_empty())
@@ -230,7 +219,8 @@ pub(super) fn expire(db: &Connection, now_s: u64, tenant: Option<&str>) -> Resul
         "SELECT e.id, n.tenant FROM entry e JOIN namespace n ON n.id = e.namespace
          WHERE e.expires_s <= ?1 AND (?2 IS NULL OR n.tenant = ?2) LIMIT ?3",
     )?;
-    let rows = found.query_map(params![now_s, tenant, EXPIRED_AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows =
+        found.query_map(params![now_s, tenant, EXPIRED_AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let rows = rows.collect::<Result<Vec<(i64, String)>, _>>()?;
     for (entry, tenant) in &rows {
         let mut gone = db.prepare("DELETE FROM entry WHERE id = ?1 RETURNING bytes, value, namespace")?;

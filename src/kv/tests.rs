@@ -48,7 +48,8 @@ impl Stage {
     /// Rows of large values that are on disk, and dead values.
     fn leftovers(&self) -> (u64, u64) {
         let db = Connection::open(self.folder.path().join("kv.db")).unwrap();
-        let count = |table| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+        let count =
+            |table| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
         (count("chunk"), count("dead"))
     }
 }
@@ -124,7 +125,9 @@ async fn values_of_every_size_come_back_also_after_reopening() {
 async fn tenants_and_namespaces_never_meet() {
     let stage = Stage::open().await;
     for (tenant, name) in [("a", "x"), ("a", "y"), ("b", "x")] {
-        put(&stage.namespace(tenant, name), "k", format!("{tenant}{name}").as_bytes(), PutOptions::default()).await.unwrap();
+        put(&stage.namespace(tenant, name), "k", format!("{tenant}{name}").as_bytes(), PutOptions::default())
+            .await
+            .unwrap();
     }
     stage.namespace("a", "x").delete(key("k")).await.unwrap();
     assert_eq!(get(&stage.namespace("a", "x"), "k").await, None);
@@ -151,7 +154,10 @@ async fn what_expired_is_gone_at_once_and_from_the_disk_when_swept() {
     assert_eq!(page.keys.iter().map(|key| &key.name[..]).collect::<Vec<_>>(), ["late"]);
     stage.kv.sweep().await.unwrap();
     assert_eq!(stage.leftovers(), (0, 0));
-    assert_eq!(stage.kv.namespaces("acme").await.unwrap()[0], NamespaceInfo { name: "a".into(), bytes: 8, keys: 1 });
+    assert_eq!(
+        stage.kv.namespaces("acme").await.unwrap()[0],
+        NamespaceInfo { name: "a".into(), bytes: 8, keys: 1 }
+    );
     // A new value without an expiry replaces one that has one.
     put(&space, "late", b"for ever", PutOptions::default()).await.unwrap();
     stage.now_s.store(9_999, Relaxed);

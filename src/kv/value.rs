@@ -13,9 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::lease::{Lease, Leases};
 use super::table::{self, Stored};
-use super::{
-    CHUNK_BYTES, INLINE_BYTES_MAX, Key, KvError, Namespace, PutOptions, VALUE_BYTES_MAX, bury_all,
-};
+use super::{CHUNK_BYTES, INLINE_BYTES_MAX, Key, KvError, Namespace, PutOptions, VALUE_BYTES_MAX, bury_all};
 
 /// The value of an entry.
 #[derive(Debug)]

@@ -111,7 +111,8 @@ fn bindings() -> Value {
 }
 
 async fn started(tenant: &str) -> Atoll {
-    let options = Options { tenant: format!("limits = {{ cpu_ms = 10000 }}\n{tenant}"), ..Options::default() };
+    let options =
+        Options { tenant: format!("limits = {{ cpu_ms = 10000 }}\n{tenant}"), ..Options::default() };
     let server = Atoll::start(options).await;
     deployed(&server, "kv", WORKER, bindings()).await;
     server
@@ -132,7 +133,11 @@ async fn workers_of_a_tenant_share_a_namespace_and_tenants_never() {
     let code = "export default async (input, { KV }) => KV.get('a')";
     let wish = json!({ "KV": { "type": "kv", "namespace": "shared" } });
     let run = server.execute(json!({ "code": code, "bindings": wish })).await.json();
-    assert_eq!((run["result"].as_str(), run["usage"]["subRequests"].as_u64()), (Some("one"), Some(1)), "{run}");
+    assert_eq!(
+        (run["result"].as_str(), run["usage"]["subRequests"].as_u64()),
+        (Some("one"), Some(1)),
+        "{run}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,7 +150,11 @@ async fn large_values_flow_and_lists_have_pages() {
     let broken = get(&server, "kv", "/broken").await;
     assert_eq!(broken, json!(["RangeError RangeError: mine", null]));
     for bytes in ["0", "1", "65536", "65537", "1000000", "26214400"] {
-        assert_eq!(get(&server, "kv", &format!("/putBuffer?k=b&bytes={bytes}")).await, Value::Null, "{bytes}");
+        assert_eq!(
+            get(&server, "kv", &format!("/putBuffer?k=b&bytes={bytes}")).await,
+            Value::Null,
+            "{bytes}"
+        );
         assert_eq!(get(&server, "kv", "/getBuffer?k=b").await.to_string(), bytes);
     }
     assert_eq!(
@@ -159,7 +168,8 @@ async fn large_values_flow_and_lists_have_pages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_not_be_is_refused_with_the_words_of_workers() {
-    let server = Atoll::start(Options { tenant: "limits = { cpu_ms = 10000 }".into(), ..Options::default() }).await;
+    let server =
+        Atoll::start(Options { tenant: "limits = { cpu_ms = 10000 }".into(), ..Options::default() }).await;
     let mut body = crate::support::atoll::deployment(
         &crate::support::worker::Worker::single("kv", WORKER).with_loader("LOADER"),
     );
@@ -194,7 +204,11 @@ async fn what_may_not_be_is_refused_with_the_words_of_workers() {
     for namespace in [json!("a/b"), json!(""), json!("x".repeat(129)), json!("..")] {
         let bindings = json!({ "KV": { "type": "kv", "namespace": namespace } });
         let answer = deploy(&server, TOKEN, "w", WORKER, bindings).await;
-        assert_eq!((answer.status, answer.json()["code"].as_str()), (422, Some("invalid_setting")), "{namespace}");
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (422, Some("invalid_setting")),
+            "{namespace}"
+        );
     }
     let answer = deploy(&server, TOKEN, "w", WORKER, json!({ "KV": { "type": "kv" } })).await;
     assert_eq!(answer.status, 400, "{}", answer.text());
@@ -211,7 +225,8 @@ async fn what_was_stored_survives_a_kill() {
         let half = Request::new("GET", "/putStream?k=half&mib=24");
         let address = server.address();
         let host = crate::support::atoll::host_name(crate::support::atoll::TENANT, "kv");
-        let under_way = tokio::spawn(async move { crate::support::client::send(address, &host, &half).await.is_ok() });
+        let under_way =
+            tokio::spawn(async move { crate::support::client::send(address, &host, &half).await.is_ok() });
         tokio::time::sleep(std::time::Duration::from_millis(30)).await;
         server.kill_and_restart().await;
         let finished = under_way.await.expect("the task ends");
@@ -243,7 +258,11 @@ async fn quotas_are_the_tenants_and_their_errors_have_a_status() {
     assert_eq!((answer.status, answer.json()["code"].as_str()), (422, Some("kv_quota")), "{}", answer.text());
     // The control API tells what is there, and takes a namespace away.
     let told = server.control("GET", "/v1/kv", None).await.json();
-    assert_eq!((&told["bytesMax"], &told["namespaces"][1]["name"]), (&json!(3_000_000), &json!("shared")), "{told}");
+    assert_eq!(
+        (&told["bytesMax"], &told["namespaces"][1]["name"]),
+        (&json!(3_000_000), &json!("shared")),
+        "{told}"
+    );
     assert_eq!(told["namespaces"][1]["bytes"], (2 << 20) + 1, "{told}");
     let others = server.control_as(NEIGHBOUR_TOKEN, "DELETE", "/v1/kv/shared", None).await;
     assert_eq!(others.status, 404, "{}", others.text());

@@ -27,10 +27,7 @@ const BULK_BYTES_MAX: u64 = VALUE_BYTES_MAX;
 /// The length of what is not there.
 const NONE: u32 = u32::MAX;
 
-pub(super) async fn get(
-    namespace: &Namespace,
-    body: RequestBody,
-) -> Result<Response<RequestBody>, Refused> {
+pub(super) async fn get(namespace: &Namespace, body: RequestBody) -> Result<Response<RequestBody>, Refused> {
     let keys = keys(&read(body).await?)?;
     let entries = namespace.get_all(keys).await?;
     let bytes: u64 = entries.iter().flatten().map(|entry| entry.bytes).sum();
@@ -59,7 +56,8 @@ async fn read(mut body: RequestBody) -> Result<Vec<u8>, Refused> {
 }
 
 fn keys(body: &[u8]) -> Result<Vec<Key>, Refused> {
-    let names: Vec<String> = serde_json::from_slice(body).map_err(|_| bad("The keys are no list of strings"))?;
+    let names: Vec<String> =
+        serde_json::from_slice(body).map_err(|_| bad("The keys are no list of strings"))?;
     match names.len() {
         0 => return Err(bad("You must request a minimum of 1 key")),
         1..=BULK_KEYS_MAX => {}

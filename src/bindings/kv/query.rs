@@ -28,7 +28,9 @@ impl Query {
         let limit = match self.get("key_count_limit") {
             None => LIST_KEYS_MAX,
             Some(text) => {
-                let invalid = |wanted| bad(format!("Invalid key_count_limit of {text}. Please specify an integer {wanted}."));
+                let invalid = |wanted| {
+                    bad(format!("Invalid key_count_limit of {text}. Please specify an integer {wanted}."))
+                };
                 match text.parse::<usize>() {
                     Ok(limit @ 1..=LIST_KEYS_MAX) => limit,
                     Ok(limit) if limit > 0 => {

@@ -33,10 +33,14 @@ fn expiry_is_a_time_that_is_far_enough() {
 
 #[test]
 fn paths_name_keys() {
-    for (path, name) in [("/a", "a"), ("/a%2Fb", "a/b"), ("/%25", "%"), ("/%C3%A4", "ä"), ("/bulk%2Fget", "bulk/get")] {
+    for (path, name) in
+        [("/a", "a"), ("/a%2Fb", "a/b"), ("/%25", "%"), ("/%C3%A4", "ä"), ("/bulk%2Fget", "bulk/get")]
+    {
         assert_eq!(key(path).unwrap(), Key::parse(name).unwrap(), "{path}");
     }
-    for (path, status) in [("/%", 400), ("/%f", 400), ("/%ff", 400), ("/%zz", 400), ("/.", 400), ("/%2e%2e", 400)] {
+    for (path, status) in
+        [("/%", 400), ("/%f", 400), ("/%ff", 400), ("/%zz", 400), ("/.", 400), ("/%2e%2e", 400)]
+    {
         assert_eq!(refused(key(path)).0, status, "{path}");
     }
     assert_eq!(refused(key(&format!("/{}", "x".repeat(513)))).0, 414);
