@@ -14,30 +14,31 @@
 //! Expired entries are gone for every reader at once, and from the disk soon after.
 
 mod lease;
+mod namespace;
 mod schema;
 mod table;
 #[cfg(test)]
 mod tests;
+mod types;
 mod value;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atoll_loader::limits::{KIB, MIB};
-use bytes::Bytes;
 use dashmap::DashMap;
 use rusqlite::{Connection, OpenFlags};
-use serde::Deserialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+pub(crate) use namespace::Namespace;
 pub(crate) use table::ListOptions;
-pub(crate) use value::{Upload, Value, ValuesBody};
+pub(crate) use types::{BadKey, Entry, Key, ListedKey, NamespaceInfo, Page, PutOptions};
+pub use types::{KvError, KvQuota, Quota, is_namespace_name};
+pub(crate) use value::{Value, ValuesBody};
 
-use lease::{Lease, Leases};
-use table::{NewRow, Owner, Stored};
-use value::Reader;
+use lease::Leases;
 use writer::Writer;
 
 /// Longest key, in bytes.
@@ -62,8 +63,6 @@ const READERS: usize = 2;
 const STEPS_PER_TENANT_MAX: usize = 16;
 /// Large values that one tenant may be writing at once.
 const UPLOADS_PER_TENANT_MAX: usize = 8;
-/// How often a read begins anew because the value was replaced meanwhile.
-const RETRIES_MAX: u32 = 16;
 /// How often expired entries and dead values are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// Dead values that are removed in one step.
@@ -71,194 +70,6 @@ const BURIED_AT_ONCE: u32 = 4;
 
 const _: () = assert!(VALUE_BYTES_MAX.div_ceil(CHUNK_BYTES as u64) <= CHUNKS_PER_VALUE_MAX as u64);
 const _: () = assert!(INLINE_BYTES_MAX <= CHUNK_BYTES);
-
-/// Why something could not be stored or read.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum KvError {
-    /// The data directory cannot be used.
-    #[error("cannot use the data directory {path}: {source}")]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: Arc<std::io::Error>,
-    },
-    /// SQLite failed.
-    #[error("the key-value store failed: {0}")]
-    Sqlite(Arc<rusqlite::Error>),
-    /// The thread that writes did not start.
-    #[error("the key-value store's thread did not start: {0}")]
-    Thread(Arc<std::io::Error>),
-    /// Written by a newer Atoll.
-    #[error("the key-value store has format {0}, which this version does not know")]
-    Format(i64),
-    /// What is stored is not what was stored.
-    #[error("the key-value store is damaged: {0}")]
-    Damaged(&'static str),
-    /// A quota is used up.
-    #[error("{0}")]
-    Full(Quota),
-    /// The value is larger than [`VALUE_BYTES_MAX`].
-    #[error("Value length of {bytes} exceeds limit of {VALUE_BYTES_MAX}.")]
-    ValueTooLarge {
-        /// Its bytes, as far as they were read.
-        bytes: u64,
-    },
-    /// There is no such namespace.
-    #[error("there is no such namespace")]
-    NoNamespace,
-    /// The value was replaced again and again while it was to be read.
-    #[error("the value changes too often to be read")]
-    Restless,
-    /// The server is shutting down.
-    #[error("the server is shutting down")]
-    Stopped,
-}
-
-impl From<rusqlite::Error> for KvError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(Arc::new(error))
-    }
-}
-
-/// A quota, with its bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Quota {
-    /// Bytes of all namespaces.
-    #[error("The tenant's KV namespaces may hold {0} bytes.")]
-    Bytes(u64),
-    /// Keys of all namespaces.
-    #[error("The tenant's KV namespaces may hold {0} keys.")]
-    Keys(u64),
-    /// Bytes of one namespace.
-    #[error("A KV namespace may hold {0} bytes.")]
-    NamespaceBytes(u64),
-    /// Keys of one namespace.
-    #[error("A KV namespace may hold {0} keys.")]
-    NamespaceKeys(u64),
-    /// Namespaces.
-    #[error("The tenant may have {0} KV namespaces.")]
-    Namespaces(u32),
-}
-
-/// What one tenant may store: `kv` of its table in the configuration. Keys, metadata and values count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct KvQuota {
-    /// Bytes of all its namespaces.
-    pub bytes_max: u64,
-    /// Keys of all its namespaces.
-    pub keys_max: u64,
-    /// Its namespaces.
-    pub namespaces_max: u32,
-    /// Bytes of one namespace.
-    pub namespace_bytes_max: u64,
-    /// Keys of one namespace.
-    pub namespace_keys_max: u64,
-}
-
-impl Default for KvQuota {
-    fn default() -> Self {
-        const GIB: u64 = 1024 * MIB as u64;
-        let (bytes_max, keys_max) = (GIB, 1_000_000);
-        Self {
-            bytes_max,
-            keys_max,
-            namespaces_max: 100,
-            namespace_bytes_max: bytes_max,
-            namespace_keys_max: keys_max,
-        }
-    }
-}
-
-/// Why a text is no key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadKey {
-    #[error("Key name cannot be empty.")]
-    Empty,
-    #[error("\".\" is not allowed as a key name.")]
-    Dot,
-    #[error("\"..\" is not allowed as a key name.")]
-    Dots,
-    #[error("UTF-8 encoded length of {0} exceeds key length limit of {KEY_BYTES_MAX}.")]
-    TooLong(usize),
-}
-
-/// A key that was checked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key(Box<str>);
-
-impl Key {
-    pub(crate) fn parse(name: &str) -> Result<Self, BadKey> {
-        match name {
-            "" => Err(BadKey::Empty),
-            "." => Err(BadKey::Dot),
-            ".." => Err(BadKey::Dots),
-            name if name.len() > KEY_BYTES_MAX => Err(BadKey::TooLong(name.len())),
-            name => Ok(Self(name.into())),
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-/// Whether a text can name a namespace.
-#[must_use]
-pub fn is_namespace_name(name: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    !name.is_empty()
-        && name.len() <= NAMESPACE_NAME_BYTES_MAX
-        && name != "."
-        && name != ".."
-        && name.bytes().all(legal)
-}
-
-/// An entry that was found.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) value: Value,
-    /// Bytes of the value.
-    pub(crate) bytes: u64,
-    /// JSON text.
-    pub(crate) metadata: Option<String>,
-    /// Seconds since the Unix epoch.
-    pub(crate) expires_s: Option<u64>,
-}
-
-/// A key of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ListedKey {
-    pub(crate) name: String,
-    pub(crate) expires_s: Option<u64>,
-    pub(crate) metadata: Option<String>,
-}
-
-/// A page of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Page {
-    pub(crate) keys: Vec<ListedKey>,
-    /// Whether no key comes after.
-    pub(crate) complete: bool,
-}
-
-/// What goes with a value.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct PutOptions {
-    /// JSON text, at most [`METADATA_BYTES_MAX`].
-    pub(crate) metadata: Option<String>,
-    /// Seconds since the Unix epoch.
-    pub(crate) expires_s: Option<u64>,
-}
-
-/// A namespace as told to its tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NamespaceInfo {
-    pub(crate) name: String,
-    pub(crate) bytes: u64,
-    pub(crate) keys: u64,
-}
 
 /// Seconds since the Unix epoch.
 pub(crate) type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -424,27 +235,6 @@ impl Inner {
     }
 }
 
-/// What a look at a key gave.
-enum Found {
-    Nothing,
-    Entry(table::Row, Option<Lease>),
-    Going,
-}
-
-fn look(
-    db: &Connection,
-    owner: Owner<'_>,
-    key: &Key,
-    now_s: u64,
-    leases: &Arc<Leases>,
-) -> Result<Found, KvError> {
-    let Some(row) = table::get(db, owner, key, now_s)? else { return Ok(Found::Nothing) };
-    let Stored::Chunks(number) = row.value else { return Ok(Found::Entry(row, None)) };
-    let Some(lease) = Leases::take(leases, number) else { return Ok(Found::Going) };
-    // It may have gone between the row and the lease; from now on it stays.
-    Ok(if table::has_chunks(db, number)? { Found::Entry(row, Some(lease)) } else { Found::Going })
-}
-
 /// Removes those of the dead values that nobody holds.
 fn bury(db: &Connection, leases: &Leases, dead: &[i64]) -> Result<(), KvError> {
     dead.iter().filter(|value| leases.claim(**value)).try_for_each(|value| table::bury(db, *value))
@@ -469,140 +259,4 @@ async fn sweeping(inner: Weak<Inner>, wake: Arc<Notify>) {
 
 fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// One namespace of one tenant.
-#[derive(Clone)]
-pub(crate) struct Namespace {
-    kv: Kv,
-    tenant: Arc<str>,
-    name: Arc<str>,
-    quota: KvQuota,
-}
-
-impl Namespace {
-    /// The store's clock, in seconds since the Unix epoch.
-    pub(crate) fn now_s(&self) -> u64 {
-        (self.kv.inner.clock)()
-    }
-
-    fn owner(&self) -> Owner<'_> {
-        Owner { tenant: &self.tenant, namespace: &self.name, quota: &self.quota }
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection, Owner<'_>, u64) -> Result<T, KvError> + Send + 'static,
-    ) -> Result<T, KvError> {
-        let own = self.clone();
-        self.kv.read(&self.tenant, move |db, now_s| work(db, own.owner(), now_s)).await
-    }
-
-    async fn write<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection, Owner<'_>) -> Result<T, KvError> + Send + 'static,
-    ) -> Result<T, KvError> {
-        let (tenant, name, quota) = (Arc::clone(&self.tenant), Arc::clone(&self.name), self.quota);
-        let run = move |db: &Connection| work(db, Owner { tenant: &tenant, namespace: &name, quota: &quota });
-        self.kv.write(&self.tenant, run).await
-    }
-
-    /// Makes it, if it is not there.
-    pub(crate) async fn create(&self) -> Result<(), KvError> {
-        self.write(|db, owner| table::namespace(db, owner).map(|_| ())).await
-    }
-
-    /// Removes it with all in it.
-    pub(crate) async fn remove(&self) -> Result<(), KvError> {
-        while !self.write(table::remove_namespace).await? {}
-        self.kv.inner.wake.notify_one();
-        Ok(())
-    }
-
-    /// The entry of a key.
-    pub(crate) async fn get(&self, key: &Key) -> Result<Option<Entry>, KvError> {
-        for attempt in 0..RETRIES_MAX {
-            let (wanted, leases) = (key.clone(), Arc::clone(&self.kv.inner.leases));
-            match self.read(move |db, owner, now_s| look(db, owner, &wanted, now_s, &leases)).await? {
-                Found::Nothing => return Ok(None),
-                Found::Entry(row, lease) => return Ok(Some(self.entry(row, lease))),
-                // Its removal is on its way to the disk.
-                Found::Going => tokio::time::sleep(Duration::from_millis(attempt.into())).await,
-            }
-        }
-        Err(KvError::Restless)
-    }
-
-    /// The entries of several keys, in their order.
-    pub(crate) async fn get_all(&self, keys: Vec<Key>) -> Result<Vec<Option<Entry>>, KvError> {
-        let (wanted, leases) = (keys.clone(), Arc::clone(&self.kv.inner.leases));
-        let found = self
-            .read(move |db, owner, now_s| {
-                let look = |key| look(db, owner, key, now_s, &leases);
-                wanted.iter().map(look).collect::<Result<Vec<_>, _>>()
-            })
-            .await?;
-        let mut entries = Vec::with_capacity(keys.len());
-        for (found, key) in found.into_iter().zip(&keys) {
-            entries.push(match found {
-                Found::Nothing => None,
-                Found::Entry(row, lease) => Some(self.entry(row, lease)),
-                Found::Going => self.get(key).await?,
-            });
-        }
-        Ok(entries)
-    }
-
-    fn entry(&self, row: table::Row, lease: Option<Lease>) -> Entry {
-        let table::Row { value_bytes: bytes, metadata, expires_s, value } = row;
-        let value = match (lease, value) {
-            (Some(lease), _) => Value::Pieces(Reader::new(self.clone(), lease, bytes)),
-            (None, Stored::Inline(bytes)) => Value::Whole(bytes.into()),
-            // Chunks come with a lease.
-            (None, Stored::Chunks(_)) => Value::Whole(Bytes::new()),
-        };
-        Entry { value, bytes, metadata, expires_s }
-    }
-
-    /// Writes a small value; a larger one is for [`Namespace::upload`].
-    async fn put_whole(&self, key: Key, value: Vec<u8>, options: PutOptions) -> Result<(), KvError> {
-        let value_bytes = value.len() as u64;
-        self.put_row(key, Stored::Inline(value), value_bytes, options).await
-    }
-
-    async fn put_row(
-        &self,
-        key: Key,
-        value: Stored,
-        value_bytes: u64,
-        options: PutOptions,
-    ) -> Result<(), KvError> {
-        let PutOptions { metadata, expires_s } = options;
-        let row = NewRow { metadata, expires_s, value, value_bytes };
-        let (leases, now_s) = (Arc::clone(&self.kv.inner.leases), self.now_s());
-        self.write(move |db, owner| {
-            table::put(db, owner, &key, &row, now_s, |db| bury_all(db, &leases, owner.tenant))
-        })
-        .await?;
-        self.kv.inner.wake.notify_one();
-        Ok(())
-    }
-
-    /// Begins a value whose bytes come over time.
-    pub(crate) fn upload(&self) -> Upload {
-        Upload::new(self.clone())
-    }
-
-    /// Removes a key, if it is there.
-    pub(crate) async fn delete(&self, key: Key) -> Result<(), KvError> {
-        if self.write(move |db, owner| table::delete(db, owner, &key)).await? {
-            self.kv.inner.wake.notify_one();
-        }
-        Ok(())
-    }
-
-    /// A page of its keys.
-    pub(crate) async fn list(&self, options: ListOptions) -> Result<Page, KvError> {
-        self.read(move |db, owner, now_s| table::list(db, owner, &options, now_s)).await
-    }
 }
