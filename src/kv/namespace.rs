@@ -108,7 +108,12 @@ impl Namespace {
     }
 
     /// Writes a small value; a larger one is for [`Namespace::upload`].
-    pub(super) async fn put_whole(&self, key: Key, value: Vec<u8>, options: PutOptions) -> Result<(), KvError> {
+    pub(super) async fn put_whole(
+        &self,
+        key: Key,
+        value: Vec<u8>,
+        options: PutOptions,
+    ) -> Result<(), KvError> {
         let value_bytes = value.len() as u64;
         self.put_row(key, Stored::Inline(value), value_bytes, options).await
     }
