@@ -55,6 +55,7 @@ fn main() {
     for file in [
         "cloudflare_workers.js",
         "formdata.js",
+        "kv.js",
         "loader.js",
         "reasons.js",
         "rpc.js",

@@ -8,6 +8,7 @@ pub mod config;
 pub mod deploy;
 pub mod dispatch;
 pub mod hosts;
+pub mod kv;
 pub mod observe;
 pub mod problem;
 pub mod route;

@@ -77,6 +77,11 @@ const adjust = {
           const { DOMException } = load("ext:deno_web/01_dom_exception.js");
           throw new DOMException("ServiceStub cannot be serialized in this context.", "DataCloneError");
         }
+        const kv = wasLoaded("ext:atoll/kv.js");
+        if (kv?.isNamespace(value)) {
+          const { DOMException } = load("ext:deno_web/01_dom_exception.js");
+          throw new DOMException(kv.NOT_CLONED, "DataCloneError");
+        }
         if (
           fetchApi.isRequest(value) || fetchApi.isResponse(value) ||
           isA("ext:deno_web/02_event.js", "EventTarget") || isA("ext:deno_web/02_event.js", "Event") ||
@@ -489,6 +494,7 @@ function makeEnv(outbound, triples, isTraced = false) {
       case "json": result = primordials.JSONParse(value); break;
       case "data": result = value.buffer; break;
       case "fetcher": result = fetchApi.makeFetcher(value); break;
+      case "kv": result = load("ext:atoll/kv.js").makeNamespace(value); break;
       case "loader": result = load("ext:atoll/loader.js").makeLoader(value); break;
       default: result = value;
     }

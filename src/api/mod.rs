@@ -6,6 +6,7 @@ mod auth;
 mod events;
 mod execute;
 mod input;
+mod kv;
 mod logs;
 mod workers;
 
@@ -42,6 +43,8 @@ enum Action {
     Rollback,
     Scheduled,
     Logs,
+    ListKv,
+    DeleteKv,
 }
 
 /// Method, path pattern, action, needed scope.
@@ -62,12 +65,15 @@ const TABLE: &[Entry] = &[
     ("POST", "/v1/workers/{name}/rollback", Action::Rollback, Some(Scope::Deploy)),
     ("POST", "/v1/workers/{name}/scheduled", Action::Scheduled, Some(Scope::Deploy)),
     ("GET", "/v1/workers/{name}/logs", Action::Logs, Some(Scope::Read)),
+    ("GET", "/v1/kv", Action::ListKv, Some(Scope::Read)),
+    ("DELETE", "/v1/kv/{name}", Action::DeleteKv, Some(Scope::Deploy)),
 ];
 
 /// Paths that take more than one method, for `Allow`.
 fn allow(pattern: &str) -> &'static str {
     match pattern {
         "/v1/workers/{name}" => "GET, HEAD, PUT, DELETE",
+        "/v1/kv/{name}" => "DELETE",
         "/v1/execute" | "/v1/workers/{name}/rollback" | "/v1/workers/{name}/scheduled" => "POST",
         _ => "GET, HEAD",
     }
@@ -113,6 +119,11 @@ pub(crate) async fn answer(
     }
     if action == Action::ListWorkers {
         return workers::list(gateway, &tenant).await;
+    }
+    match action {
+        Action::ListKv => return kv::list(gateway, &tenant).await,
+        Action::DeleteKv => return kv::delete(gateway, &tenant, name.unwrap_or_default()).await,
+        _ => {}
     }
     let name = name.and_then(Name::parse).ok_or_else(|| {
         Problem::unprocessable(

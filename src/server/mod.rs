@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::deploy::{DeployError, Deployer};
 use crate::dispatch::Isolates;
 use crate::dispatch::steps::Steps;
+use crate::kv::{Kv, KvError};
 use crate::observe::Observer;
 use crate::route::runner::StepRunner;
 use crate::router::Routes;
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The stored deployments cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The key-value store cannot be opened.
+    #[error(transparent)]
+    Kv(#[from] KvError),
     /// A stored deployment cannot be restored.
     #[error(transparent)]
     Deploy(#[from] DeployError),
@@ -120,6 +124,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&config.data_dir).await?;
+        let kv = Kv::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
         let witness = Arc::new(crate::observe::Crossings(observer.clone()));
         let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
@@ -130,7 +135,7 @@ impl Server {
             observer: observer.clone(),
             isolates: isolates.clone(),
         };
-        let deployer = Deployer::new(&config, store, services, witness)?;
+        let deployer = Deployer::new(&config, store, kv, services, witness)?;
         deployer.restore().await?;
         let (phase, draining) = watch::channel(Phase::Serving);
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);

@@ -261,8 +261,12 @@ fn config_toml(options: &Options, address: SocketAddr, data: &Path) -> String {
 /// A worker as the control API takes it.
 pub(crate) fn deployment(worker: &Worker) -> Value {
     let env: serde_json::Map<String, Value> = worker.env.iter().cloned().collect();
+    let service = |service: &Service| (service.binding.clone(), service_binding(service));
+    let namespace = |name: &String| {
+        (name.clone(), json!({ "type": "kv", "namespace": format!("{}-{name}", worker.name) }))
+    };
     let bindings: serde_json::Map<String, Value> =
-        worker.services.iter().map(|service| (service.binding.clone(), service_binding(service))).collect();
+        worker.services.iter().map(service).chain(worker.kv.iter().map(namespace)).collect();
     json!({
         "compatibilityDate": COMPATIBILITY_DATE,
         "compatibilityFlags": worker.flags,
