@@ -6,7 +6,7 @@
 //! `ATOLL_TEST_PROGRAM=name` runs the programs whose name contains `name`.
 
 mod alone;
-mod compare;
+pub(crate) mod compare;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -34,7 +34,7 @@ struct Intended {
 
 /// What of an answer may differ.
 #[derive(Debug, PartialEq, Eq)]
-enum Part {
+pub(crate) enum Part {
     /// The body and its type, as of an error page.
     Body,
     /// The reason phrase, which HTTP/2 and HTTP/3 do not even carry.
@@ -268,7 +268,7 @@ async fn print_what_the_oracle_answers() {
 }
 
 /// All requests of a program on one connection, in order; a new connection after a failure.
-async fn run(
+pub(crate) async fn run(
     address: std::net::SocketAddr,
     host: &str,
     program: &Program,
