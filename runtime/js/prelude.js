@@ -148,6 +148,7 @@ const lazyGlobals = {
     "Performance", "PerformanceEntry", "PerformanceMark", "PerformanceMeasure", "performance",
   ],
   "ext:deno_crypto/00_crypto.js": ["Crypto", "CryptoKey", "SubtleCrypto", "crypto"],
+  "ext:atoll/eventsource.js": ["EventSource"],
   "ext:atoll/formdata.js": ["FormData"],
   "ext:atoll/websocket.js": ["WebSocket", "WebSocketPair"],
   "ext:atoll/workers.js": [
@@ -488,6 +489,9 @@ function makeEnv(outbound, triples) {
 }
 
 const rpc = () => load("ext:atoll/rpc.js");
+let ownExports;
+/** The worker's own entrypoints, for whatever invocation asks; none while it starts. */
+const getExports = () => ownExports ??= worker === null ? undefined : rpc().exportsOf(worker);
 
 class ExecutionContext {
   #invocation;
@@ -613,7 +617,7 @@ function forget(id) {
 const host = {
   __proto__: null,
   core, primordials, load, wasLoaded, currentId, currentInvocation, requireInvocation, waitFor, logError, kInvocation,
-  getEnv: () => env, wakeNow: wake, invoke, entrypoint, parseProps,
+  getEnv: () => env, getExports: () => getExports() ?? {}, wakeNow: wake, invoke, entrypoint, parseProps,
   isNoEntrypoint: (error) => error === noEntrypoint,
 };
 internals.atoll = host;

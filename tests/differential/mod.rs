@@ -64,6 +64,12 @@ const INTENDED: &[Intended] = &[
         reason: "workerd tells the end of a pair that was closed cleanly of a lost connection as well",
     },
     Intended {
+        program: "event-source",
+        request: "",
+        part: Part::Lines(&["identifier with a zero", "empty type", "empty data", "closed at the first"]),
+        reason: "the HTML standard: such an identifier is ignored, an empty type is `message`, empty data is data, a closed source is silent",
+    },
+    Intended {
         program: "error-thrown",
         request: "",
         part: Part::Body,

@@ -37,3 +37,11 @@ export async function trpcClientCases(is, url, { createTRPCClient, httpBatchLink
   const { now, soon } = await client(httpBatchStreamLink).later.query();
   await is("streamed", [1, 2], async () => [now, await soon]);
 }
+
+/** A tRPC subscription, which ends with an event without data. */
+export const trpcSubscriptionCase = (is, url, { createTRPCClient, httpSubscriptionLink, EventSource }) =>
+  is("subscription", [1, 2, 3], new Promise((resolve, reject) => {
+    const got = [];
+    const events = createTRPCClient({ links: [httpSubscriptionLink({ url, EventSource })] });
+    events.count.subscribe(3, { onData: (n) => got.push(n), onError: reject, onComplete: () => resolve(got) });
+  }));

@@ -8,7 +8,7 @@ import Anthropic from "@anthropic-ai/sdk";
 import { betaZodTool } from "@anthropic-ai/sdk/helpers/beta/zod";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
-import { createTRPCClient, httpBatchLink, httpBatchStreamLink } from "@trpc/client";
+import { createTRPCClient, httpBatchLink, httpBatchStreamLink, httpSubscriptionLink } from "@trpc/client";
 import { newHttpBatchRpcSession, newWebSocketRpcSession } from "capnweb";
 import { createRemoteJWKSet, jwtVerify } from "jose";
 import OpenAI, { toFile } from "openai";
@@ -16,7 +16,7 @@ import { zodFunction } from "openai/helpers/zod";
 import Stripe from "stripe";
 import { z } from "zod";
 import { batchCases, sessionCases } from "./api.js";
-import { trpcClientCases } from "./cases.js";
+import { trpcClientCases, trpcSubscriptionCase } from "./cases.js";
 import { reporter } from "./check.js";
 
 const messages = [{ role: "user", content: "hi" }];
@@ -138,7 +138,10 @@ async function capnweb(is, env) {
   await sessionCases((label, ...rest) => is(`socket: ${label}`, ...rest), api);
 }
 
-const routes = { "/openai": openai, "/anthropic": anthropic, "/stripe": stripe, "/others": others, "/capnweb": capnweb };
+const subscription = (is, env) =>
+  trpcSubscriptionCase(is, `http://${env.FAR}/trpc`, { createTRPCClient, httpSubscriptionLink, EventSource });
+
+const routes = { "/subscription": subscription, "/openai": openai, "/anthropic": anthropic, "/stripe": stripe, "/others": others, "/capnweb": capnweb };
 export default {
   fetch: (request, env, ctx) => reporter(routes[new URL(request.url).pathname])(request, env, ctx),
 };

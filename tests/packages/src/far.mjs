@@ -9,6 +9,7 @@ import { newWebSocketRpcSession, nodeHttpBatchRpcResponse } from "capnweb";
 import { exportJWK, importPKCS8, SignJWT } from "jose";
 import { WebSocket, WebSocketServer } from "ws";
 import { z } from "zod";
+import { serveAgent } from "./agent.js";
 import { Api } from "./api.js";
 
 // What capnweb compares the state of a socket with; not every version of Node has one.
@@ -99,6 +100,9 @@ const trpc = createHTTPHandler({
     greet: t.procedure.input(z.object({ name: z.string() })).query(({ input }) => `Hello, ${input.name}!`),
     add: t.procedure.input(z.object({ text: z.string() })).mutation(({ input, ctx }) => ({ ...input, by: ctx.user ?? "nobody" })),
     me: known.query(({ ctx }) => ctx.user),
+    count: t.procedure.input(z.number()).subscription(async function* ({ input }) {
+      for (let n = 1; n <= input; n++) { await pause(); yield n; }
+    }),
     later: t.procedure.query(async () => ({ now: 1, soon: (async () => { await pause(); return 2; })() })),
     nested: t.router({ fails: t.procedure.query(() => { throw new TRPCError({ code: "CONFLICT", message: "taken" }); }) }),
   }),
@@ -139,6 +143,10 @@ const server = createServer(async (request, response) => {
   }
 });
 const sockets = new WebSocketServer({ server });
-sockets.on("connection", (socket) => newWebSocketRpcSession(socket, new Api()));
+sockets.on("connection", (socket, request) => {
+  const [, prefix, , name] = request.url.split("?")[0].split("/");
+  if (prefix === "agents") serveAgent(socket, name);
+  else newWebSocketRpcSession(socket, new Api());
+});
 server.listen(0, "127.0.0.1", () => console.log(server.address().port));
 process.stdin.resume().on("end", () => process.exit(0));

@@ -2,10 +2,12 @@
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { createTRPCClient, httpBatchLink, httpBatchStreamLink, httpSubscriptionLink } from "@trpc/client";
+import { AgentClient } from "agents/client";
 import { newHttpBatchRpcSession, newWebSocketRpcSession } from "capnweb";
 import { WebSocket } from "ws";
+import { agentClientCases } from "./agent.js";
 import { batchCases, sessionCases } from "./api.js";
-import { mcpClientCases, trpcClientCases } from "./cases.js";
+import { mcpClientCases, trpcClientCases, trpcSubscriptionCase } from "./cases.js";
 import { report } from "./check.js";
 
 // What capnweb compares the state of a socket with; not every version of Node has one.
@@ -46,11 +48,12 @@ async function hono(is) {
 async function trpc(is) {
   const url = `${bases.apis}/trpc`;
   await trpcClientCases(is, url, { createTRPCClient, httpBatchLink, httpBatchStreamLink, fetch });
-  await is("subscription", [1, 2, 3], new Promise((resolve, reject) => {
-    const got = [];
-    const api = createTRPCClient({ links: [httpSubscriptionLink({ url, EventSource: Events })] });
-    api.count.subscribe(3, { onData: (n) => got.push(n), onError: reject, onComplete: () => resolve(got) });
-  }));
+  await trpcSubscriptionCase(is, url, { createTRPCClient, httpSubscriptionLink, EventSource: Events });
+}
+
+async function agents(is) {
+  const { host, pathname } = new URL(`${bases.agents}/agents/counter/ann`);
+  await agentClientCases(is, AgentClient, { host, basePath: pathname.slice(1) });
 }
 
 /** As much of an EventSource as tRPC's link wants: Node has none. */
@@ -82,6 +85,6 @@ class Events extends EventTarget {
 }
 
 console.log(await report(async (is) => {
-  for (const [name, cases] of Object.entries({ mcp, capnweb, hono, trpc })) await cases(within(is, name));
+  for (const [name, cases] of Object.entries({ mcp, capnweb, hono, trpc, agents })) await cases(within(is, name));
 }));
 process.exit(0);
