@@ -78,13 +78,12 @@
 // < event: return
 // > GET /local
 import { createTRPCClient, httpBatchLink } from "@trpc/client";
-import { initTRPC, TRPCError } from "@trpc/server";
 import { fetchRequestHandler } from "@trpc/server/adapters/fetch";
 import { GraphQLError } from "graphql";
 import { createSchema, createYoga } from "graphql-yoga";
-import { z } from "zod";
 import { trpcClientCases } from "./cases.js";
 import { reporter } from "./check.js";
+import { router } from "./router.js";
 
 const books = [{ id: "1", title: "Tides", author: "Ann" }, { id: "2", title: "Reefs", author: "Bo" }];
 const pause = () => new Promise((done) => setTimeout(done, 1));
@@ -118,21 +117,6 @@ const yoga = createYoga({
   }),
 });
 
-const t = initTRPC.context().create({ isDev: false });
-const known = t.procedure.use(({ ctx, next }) => {
-  if (!ctx.user) throw new TRPCError({ code: "UNAUTHORIZED", message: "who are you?" });
-  return next({ ctx: { user: ctx.user } });
-});
-const router = t.router({
-  greet: t.procedure.input(z.object({ name: z.string() })).query(({ input }) => `Hello, ${input.name}!`),
-  add: t.procedure.input(z.object({ text: z.string() })).mutation(({ input, ctx }) => ({ ...input, by: ctx.user ?? "nobody" })),
-  me: known.query(({ ctx }) => ctx.user),
-  count: t.procedure.input(z.number()).subscription(async function* ({ input }) {
-    for (let n = 1; n <= input; n++) { await pause(); yield n; }
-  }),
-  later: t.procedure.query(async () => ({ now: 1, soon: (async () => { await pause(); return 2; })() })),
-  nested: t.router({ fails: t.procedure.query(() => { throw new TRPCError({ code: "CONFLICT", message: "taken" }); }) }),
-});
 const trpc = (req) => fetchRequestHandler({
   endpoint: "/trpc", req, router, createContext: () => ({ user: req.headers.get("x-user") ?? undefined }),
 });

@@ -3,7 +3,6 @@ import { createServer } from "node:http";
 import { Readable } from "node:stream";
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
 import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
-import { initTRPC, TRPCError } from "@trpc/server";
 import { createHTTPHandler } from "@trpc/server/adapters/standalone";
 import { newWebSocketRpcSession, nodeHttpBatchRpcResponse } from "capnweb";
 import { exportJWK, importPKCS8, SignJWT } from "jose";
@@ -11,6 +10,7 @@ import { WebSocket, WebSocketServer } from "ws";
 import { z } from "zod";
 import { serveAgent } from "./agent.js";
 import { Api } from "./api.js";
+import { router } from "./router.js";
 
 // What capnweb compares the state of a socket with; not every version of Node has one.
 globalThis.WebSocket ??= WebSocket;
@@ -87,25 +87,10 @@ async function stripe(request, response, path) {
   return json(response, 404, { error: { type: "invalid_request_error", code: "resource_missing", message: `No such thing: ${path}` } });
 }
 
-const t = initTRPC.context().create({ isDev: false });
-const pause = () => new Promise((done) => setTimeout(done, 1));
-const known = t.procedure.use(({ ctx, next }) => {
-  if (!ctx.user) throw new TRPCError({ code: "UNAUTHORIZED", message: "who are you?" });
-  return next();
-});
 const trpc = createHTTPHandler({
   basePath: "/trpc/",
   createContext: ({ req }) => ({ user: req.headers["x-user"] }),
-  router: t.router({
-    greet: t.procedure.input(z.object({ name: z.string() })).query(({ input }) => `Hello, ${input.name}!`),
-    add: t.procedure.input(z.object({ text: z.string() })).mutation(({ input, ctx }) => ({ ...input, by: ctx.user ?? "nobody" })),
-    me: known.query(({ ctx }) => ctx.user),
-    count: t.procedure.input(z.number()).subscription(async function* ({ input }) {
-      for (let n = 1; n <= input; n++) { await pause(); yield n; }
-    }),
-    later: t.procedure.query(async () => ({ now: 1, soon: (async () => { await pause(); return 2; })() })),
-    nested: t.router({ fails: t.procedure.query(() => { throw new TRPCError({ code: "CONFLICT", message: "taken" }); }) }),
-  }),
+  router,
 });
 
 async function mcp(request, response) {
