@@ -54,6 +54,7 @@ fn main() {
     }
     for file in [
         "cloudflare_workers.js",
+        "eventsource.js",
         "formdata.js",
         "kv.js",
         "loader.js",

@@ -157,6 +157,7 @@ const lazyGlobals = {
     "Performance", "PerformanceEntry", "PerformanceMark", "PerformanceMeasure", "performance",
   ],
   "ext:deno_crypto/00_crypto.js": ["Crypto", "CryptoKey", "SubtleCrypto", "crypto"],
+  "ext:atoll/eventsource.js": ["EventSource"],
   "ext:atoll/formdata.js": ["FormData"],
   "ext:atoll/websocket.js": ["WebSocket", "WebSocketPair"],
   "ext:atoll/workers.js": [
@@ -505,6 +506,9 @@ function makeEnv(outbound, triples, isTraced = false) {
 }
 
 const rpc = () => load("ext:atoll/rpc.js");
+let ownExports;
+/** The worker's own entrypoints, for whatever invocation asks; none while it starts. */
+const getExports = () => ownExports ??= worker === null ? undefined : rpc().exportsOf(worker);
 
 class ExecutionContext {
   #invocation;
@@ -632,7 +636,7 @@ function forget(id) {
 const host = {
   __proto__: null,
   core, primordials, load, wasLoaded, currentId, currentInvocation, requireInvocation, waitFor, logError, kInvocation,
-  getEnv: () => env, wakeNow: wake, invoke, entrypoint, callHandler: call, parseProps,
+  getEnv: () => env, getExports: () => getExports() ?? {}, wakeNow: wake, invoke, entrypoint, callHandler: call, parseProps,
   isNoEntrypoint: (error) => error === noEntrypoint,
 };
 internals.atoll = host;

@@ -257,7 +257,8 @@ fn last(requests: &mut [Request]) -> &mut Request {
     requests.last_mut().expect("a `>` line comes first")
 }
 
-fn unescape(text: &str) -> Vec<u8> {
+/// Text in which `\r`, `\n`, `\t`, `\\` and `\xNN` stand for bytes.
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = vec![];
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

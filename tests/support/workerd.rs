@@ -103,7 +103,9 @@ fn listen_events(stdout: std::process::ChildStdout) -> mpsc::Receiver<(String, u
 }
 
 fn write_config(folder: &Path, workers: &[Worker]) -> PathBuf {
-    let mut services = String::new();
+    // Workers may reach servers of the test.
+    let mut services =
+        String::from("  (name = \"internet\", network = (allow = [\"public\", \"local\"])),\n");
     let mut sockets = String::new();
     for (index, worker) in workers.iter().enumerate() {
         let name = quote(&worker.name);
