@@ -194,6 +194,7 @@ pub(crate) const SWITCHES: &[Switch] = &[
     both("remove_nodejs_compat_eol", "add_nodejs_compat_eol", With("2025-09-01", NODE)),
     both("enable_nodejs_http2_module", "disable_nodejs_http2_module", With("2025-09-01", NODE)),
     both("enable_nodejs_console_module", "disable_nodejs_console_module", With("2025-09-21", NODE)),
+    both("enable_nodejs_global_timers", "no_nodejs_global_timers", With("2026-02-10", NODE)),
     both("enable_nodejs_vm_module", "disable_nodejs_vm_module", With("2025-10-01", NODE)),
     // Experimental.
     on("experimental", Experimental),
