@@ -24,7 +24,8 @@ internal/error_codes.ts internal/errors.ts internal/events/abort_listener.mjs in
 internal/idna.ts internal/mime.ts internal/normalize_encoding.ts internal/primordials.mjs internal/querystring.ts
 internal/streams/add-abort-signal.js internal/streams/compose.js internal/streams/destroy.js
 internal/streams/duplex.js internal/streams/duplexify.js internal/streams/duplexpair.js
-internal/streams/end-of-stream.js internal/streams/from.js internal/streams/legacy.js
+internal/streams/end-of-stream.js internal/streams/from.js internal/streams/lazy_transform.js
+internal/streams/legacy.js
 internal/streams/operators.js internal/streams/passthrough.js internal/streams/pipeline.js
 internal/streams/readable.js internal/streams/state.js internal/streams/transform.js internal/streams/utils.js
 internal/streams/writable.js internal/url.ts internal/util.mjs internal/util/colorize.mjs
@@ -96,6 +97,7 @@ function asFunction(source) {
   let body = source
     .replace(/^import \{ core, primordials \} from "ext:core\/mod.js";$/m, "const { core, primordials } = __bootstrap;")
     .replace(/^import \{ core \} from "ext:core\/mod.js";$/m, "const { core } = __bootstrap;")
+    .replace(/^import \{ primordials \} from "ext:core\/mod.js";$/m, "const { core, primordials } = __bootstrap;")
     .replace(/^import \* as (\w+) from "([^"]+)";$/gm, (_, name, from) => `const ${name} = core.loadExtScript("${from}");`)
     .replace(/^import (\w+) from "([^"]+)";$/gm, (_, name, from) => `const { default: ${name} } = core.loadExtScript("${from}");`)
     .replace(/^import \{([^}]+)\} from "([^"]+)";$/gm, (_, names, from) =>

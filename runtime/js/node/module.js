@@ -2,7 +2,7 @@
 (function () {
 "use strict";
 const { core, primordials } = __bootstrap;
-const { Error, ObjectPrototypeIsPrototypeOf, StringPrototypeStartsWith } = primordials;
+const { Error, ObjectPrototypeIsPrototypeOf, StringPrototypeSlice, StringPrototypeStartsWith } = primordials;
 const modules = () => core.loadExtScript("ext:atoll/node/modules.js");
 const errors = () => core.loadExtScript("ext:deno_node/internal/errors.ts");
 
@@ -25,8 +25,10 @@ function createRequire(path) {
 }
 
 const builtinModules = modules().names();
-/** Names that only `node:` leads to. */
-const isBuiltin = (name) => typeof name === "string" && modules().load(name) !== undefined;
+function isBuiltin(name) {
+  if (typeof name !== "string") return false;
+  return modules().has(StringPrototypeStartsWith(name, "node:") ? StringPrototypeSlice(name, 5) : name);
+}
 
 function absent(name) {
   const method = {

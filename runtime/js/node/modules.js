@@ -64,7 +64,6 @@ const view = {
       op_node_call_is_from_dependency: () => false,
       op_node_get_first_expression: () => undefined,
       op_node_guess_handle_type: () => 5,
-      op_node_sys_to_uv_error: () => "UNKNOWN",
       op_node_new_async_id: () => ++asyncIds,
       op_node_view_has_buffer: () => true,
       op_mark_as_untransferable: () => {},
@@ -136,13 +135,13 @@ const MODULES = {
   "stream/promises": [node, deno("stream/promises.js")],
   "stream/web": [node, whole(script("ext:deno_node/stream/web.js"))],
   string_decoder: [node, deno("string_decoder.ts")],
-  sys: [later, whole(script("ext:deno_node/util.ts"))],
+  sys: [later, byDefault(own("util"))],
   timers: [node, byDefault(part("ext:atoll/node/timers.js", "timers"))],
   "timers/promises": [node, byDefault(part("ext:atoll/node/timers.js", "promises"))],
   tls: [node, absent("tls")],
   tty: [later, byDefault(part("ext:atoll/node/small.js", "tty"))],
-  url: [node, deno("url.ts")],
-  util: [node, whole(script("ext:deno_node/util.ts"))],
+  url: [node, whole(script("ext:deno_node/url.ts"))],
+  util: [node, byDefault(own("util"))],
   "util/types": [node, whole(script("ext:deno_node/internal/util/types.ts"))],
   v8: [later, absent("v8")],
   vm: [flag("enable_nodejs_vm_module"), absent("vm")],
@@ -159,7 +158,9 @@ function moduleOf(name) {
   const { default: value, ...names } = MODULES[name][1]();
   const keys = ObjectKeys(names).length > 0 ? names : value;
   for (const key of ObjectKeys(keys)) {
-    if (key !== "default") define(exports, key, keys[key]);
+    // Streams that would be made for everyone who asks for `process.env`.
+    const late = name === "process" && (key === "stdin" || key === "stdout" || key === "stderr");
+    if (key !== "default" && !late) define(exports, key, keys[key]);
   }
   define(exports, "default", value);
   return made[name] = exports;
@@ -177,7 +178,7 @@ function load(specifier) {
 }
 
 const self = {
-  __proto__: null, load, whenEventsLoad, names: () => primordials.ArrayPrototypeFilter(ObjectKeys(MODULES), has),
+  __proto__: null, load, has, whenEventsLoad, names: () => primordials.ArrayPrototypeFilter(ObjectKeys(MODULES), has),
 };
 return self;
 })();

@@ -235,7 +235,9 @@ function complete() {
     release: ObjectFreeze({ name: "node", lts: true, sourceUrl: "", headersUrl: "" }), report: {}, finalization: {},
     traceDeprecation: false, throwDeprecation: false, sourceMapsEnabled: false, domain: null, moduleLoadList: [],
     // A guest does not learn what others use.
-    memoryUsage: ObjectAssign(() => ({ rss: 0, heapTotal: 0, heapUsed: 0, external: 0, arrayBuffers: 0 }), { rss: () => 0 }),
+    memoryUsage: ObjectAssign(function memoryUsage() {
+      return { rss: 0, heapTotal: 0, heapUsed: 0, external: 0, arrayBuffers: 0 };
+    }, { rss: () => 0 }),
     cpuUsage: () => ({ user: 0, system: 0 }),
     resourceUsage: () => ({
       userCPUTime: 0, systemCPUTime: 0, maxRSS: 0, sharedMemorySize: 0, unsharedDataSize: 0, unsharedStackSize: 0,

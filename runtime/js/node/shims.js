@@ -32,6 +32,7 @@ return {
   "ext:deno_node/internal/options.ts": () => ({
     getExecArgvOptionValue: () => undefined, getOptionValue: () => undefined,
   }),
+  "ext:deno_node/internal_binding/_libuv_winerror.ts": () => ({ uvTranslateSysError: () => "UNKNOWN" }),
   "ext:deno_node/internal/util/colors.ts": () => colors,
   "ext:deno_node/_fs/_fs_glob.ts": () => ({
     matchGlobPattern() {
