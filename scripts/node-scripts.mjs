@@ -59,6 +59,10 @@ const EDITS = [
   // Workers do not warn about `new Buffer()`.
   ["internal/buffer.mjs", "process.emitWarning(bufferWarning, \"DeprecationWarning\", \"DEP0005\");", ""],
   ["internal/buffer.mjs", "process.emitWarning(", `${PROCESS}.emitWarning(`],
+  // The error has a code in Node.js.
+  ...["16-bits", "32-bits", "64-bits"].map((size) =>
+    ["internal/buffer.mjs", `new RangeError("Buffer size must be a multiple of ${size}")`,
+      `new (core.loadExtScript("ext:deno_node/internal/errors.ts").ERR_INVALID_BUFFER_SIZE)("${size}")`]),
   // Cycles that only hoisted imports bear.
   ["stream/promises.js", 'import * as _mod2 from "node:stream";', ""],
   ["stream/promises.js", "\n_mod2;\n", "\n"],

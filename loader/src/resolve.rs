@@ -62,7 +62,7 @@ const NODE_MODULES: [&str; 51] = [
 ];
 
 /// The full specifier of a bare name that is one of Node.js's modules.
-fn node_module(name: &str) -> Option<&'static str> {
+pub(crate) fn node_module(name: &str) -> Option<&'static str> {
     let bare = |full: &&'static str| full["node:".len()..].cmp(name);
     NODE_MODULES.binary_search_by(|full| bare(&full)).ok().map(|at| NODE_MODULES[at])
 }
@@ -167,6 +167,31 @@ mod tests {
         for builtin in ["node:fs", "cloudflare:workers", "workerd:x"] {
             assert_eq!(bundle.resolve("lib/a.js", builtin), Ok(Resolved::Builtin(builtin)));
         }
+    }
+
+    #[test]
+    fn bare_names_of_node_are_nodes_where_it_is_compatible() {
+        assert!(NODE_MODULES.is_sorted());
+        let of = |date: &str| {
+            let mut code =
+                WorkerCode::new("worker.js").js("worker.js", "").js("events", "").js("lib/path", "");
+            code.compatibility_date = date.to_owned();
+            code.build().unwrap()
+        };
+        let (new, old) = (of("2026-08-04"), of("2026-08-03"));
+        for (specifier, full) in
+            [("events", "node:events"), ("fs/promises", "node:fs/promises"), ("sys", "node:sys")]
+        {
+            assert_eq!(new.resolve("worker.js", specifier), Ok(Resolved::Builtin(full)));
+        }
+        assert_eq!(new.resolve("lib/a.js", "path"), Ok(Resolved::Builtin("node:path")));
+        for (referrer, specifier) in
+            [("worker.js", "./events"), ("lib/a.js", "./path"), ("lib/a.js", "../events")]
+        {
+            assert!(matches!(new.resolve(referrer, specifier), Ok(Resolved::Module(_))), "{specifier}");
+        }
+        assert!(matches!(old.resolve("worker.js", "events"), Ok(Resolved::Module(_))));
+        assert!(old.resolve("worker.js", "buffer").is_err() && new.resolve("worker.js", "hono").is_err());
     }
 
     #[test]

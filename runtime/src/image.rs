@@ -51,17 +51,6 @@ impl Image {
     }
 
     pub(crate) fn script(&'static self, specifier: &str) -> Option<&'static Script> {
-        if let Some(dev) = std::env::var_os("ATOLL_DEV_SCRIPTS") {
-            let dev = std::path::PathBuf::from(dev);
-            let file = specifier.replace("ext:deno_node/", "node/deno/").replace("ext:atoll/node/", "js/node/");
-            if let Ok(source) = std::fs::read_to_string(dev.join(file)) {
-                let start = source.find("(function").unwrap();
-                let body = source[start..].trim_end().trim_end_matches(';');
-                let text: &'static str = Box::leak(format!("\"use strict\"; return ({body});").into_boxed_str());
-                let name: &'static str = Box::leak(specifier.to_owned().into_boxed_str());
-                return Some(Box::leak(Box::new(Script { specifier: name, source: text, cache: OnceLock::new() })));
-            }
-        }
         self.scripts.get(specifier)
     }
 }

@@ -94,7 +94,7 @@ function warningOf(warning, name, code, detail, maker) {
   if (typeof warning !== "string" && !ObjectPrototypeIsPrototypeOf(ErrorPrototype, warning)) {
     throw new (errors().ERR_INVALID_ARG_TYPE)("warning", ["string", "Error"], warning);
   }
-  const made = typeof warning === "string" ? new (maker ?? Error)(warning) : warning;
+  const made = typeof warning === "string" ? new Error(warning) : warning;
   if (typeof warning === "string" || name !== "Warning") made.name = name;
   if (code) made.code = code;
   if (detail && typeof detail === "string") made.detail = detail;

@@ -51,7 +51,9 @@ macro_rules! with_hash {
     };
 }
 macro_rules! plain {
-    ($hash:ty) => { $hash };
+    ($hash:ty) => {
+        $hash
+    };
 }
 macro_rules! keyed {
     ($hash:ty) => { Hmac<$hash> };
@@ -236,7 +238,8 @@ fn pbkdf2<M: Mac + KeyInit + Clone>(
     let mac: M = keyed(password).ok_or_else(|| Thrown("Invalid key".into()))?;
     for (block, part) in (1_u32..).zip(out.chunks_mut(M::output_size())) {
         go_on(slot)?;
-        let mut round = mac.clone().chain_update(salt).chain_update(block.to_be_bytes()).finalize().into_bytes();
+        let mut round =
+            mac.clone().chain_update(salt).chain_update(block.to_be_bytes()).finalize().into_bytes();
         part.copy_from_slice(&round[..part.len()]);
         for number in 1..iterations {
             if number % STEP_ROUNDS == 0 {
@@ -309,7 +312,10 @@ pub(crate) fn op_node_scrypt(
     let too_much = || Thrown("Scrypt needs more memory than this worker has".into());
     let block_bytes = (block_size as usize).checked_mul(scrypt::BLOCK_BYTES).ok_or_else(too_much)?;
     let blocks = u64::from(cost) + u64::from(parallel) + 2;
-    let bytes = usize::try_from(blocks).ok().and_then(|blocks| block_bytes.checked_mul(blocks)).ok_or_else(too_much)?;
+    let bytes = usize::try_from(blocks)
+        .ok()
+        .and_then(|blocks| block_bytes.checked_mul(blocks))
+        .ok_or_else(too_much)?;
     if !external.reserve(bytes) {
         return Err(too_much());
     }

@@ -41,7 +41,8 @@ pub(crate) fn op_node_encoding_slice<'s>(
         UTF16LE => v8::String::new_from_two_byte(scope, &utf16(part), normal),
         _ => return Err(OutOfRange("Invalid type".into())),
     };
-    let too_long = || OutOfRange(format!("Cannot create a string longer than {:#x} characters", v8::String::MAX_LENGTH));
+    let too_long =
+        || OutOfRange(format!("Cannot create a string longer than {:#x} characters", v8::String::MAX_LENGTH));
     text.map(Into::into).ok_or_else(too_long)
 }
 
@@ -110,7 +111,8 @@ pub(crate) fn op_transcode<'s>(
         "latin1" | "ascii" => source.iter().copied().map(char::from).collect(),
         _ => return Err(Thrown(format!("Unable to transcode Buffer {from}->{to}"))),
     };
-    let narrow = |most: u32| text.chars().map(|c| if u32::from(c) <= most { c as u8 } else { b'?' }).collect();
+    let narrow =
+        |most: u32| text.chars().map(|c| if u32::from(c) <= most { c as u8 } else { b'?' }).collect();
     let bytes: Vec<u8> = match to {
         "utf8" => text.into_bytes(),
         "utf16le" => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),

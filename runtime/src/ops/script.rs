@@ -21,7 +21,8 @@ pub(crate) fn op_script_load<'s>(
     // What ran while loading is compiled now: worth keeping for the next isolate.
     script.cache.get_or_init(|| function.create_code_cache().map(|cache| cache.to_vec()).unwrap_or_default());
     if result.is_none() {
-        let why = scope.exception().map(|exception| exception.to_rust_string_lossy(scope)).unwrap_or_default();
+        let why =
+            scope.exception().map(|exception| exception.to_rust_string_lossy(scope)).unwrap_or_default();
         return Err(Thrown(format!("{specifier} did not load: {why}")));
     }
     result.ok_or_else(|| Thrown(format!("{specifier} did not load")))

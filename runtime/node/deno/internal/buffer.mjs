@@ -531,7 +531,7 @@
   Buffer.prototype.swap16 = function swap16() {
     const len = this.length;
     if (len % 2 !== 0) {
-      throw new RangeError("Buffer size must be a multiple of 16-bits");
+      throw new (core.loadExtScript("ext:deno_node/internal/errors.ts")).ERR_INVALID_BUFFER_SIZE("16-bits");
     }
     for (let i = 0; i < len; i += 2) {
       swap(this, i, i + 1);
@@ -541,7 +541,7 @@
   Buffer.prototype.swap32 = function swap32() {
     const len = this.length;
     if (len % 4 !== 0) {
-      throw new RangeError("Buffer size must be a multiple of 32-bits");
+      throw new (core.loadExtScript("ext:deno_node/internal/errors.ts")).ERR_INVALID_BUFFER_SIZE("32-bits");
     }
     for (let i = 0; i < len; i += 4) {
       swap(this, i, i + 3);
@@ -552,7 +552,7 @@
   Buffer.prototype.swap64 = function swap64() {
     const len = this.length;
     if (len % 8 !== 0) {
-      throw new RangeError("Buffer size must be a multiple of 64-bits");
+      throw new (core.loadExtScript("ext:deno_node/internal/errors.ts")).ERR_INVALID_BUFFER_SIZE("64-bits");
     }
     for (let i = 0; i < len; i += 8) {
       swap(this, i, i + 7);
