@@ -195,7 +195,7 @@ function defineNodeGlobals() {
   node("process", "node:process");
   if (!core.ops.op_rpc_flag("enable_nodejs_global_timers")) return;
   const timers = ["setTimeout", "setInterval", "setImmediate", "clearTimeout", "clearInterval", "clearImmediate"];
-  for (let i = 0; i < timers.length; i++) node(timers[i], "node:timers");
+  for (let i = 0; i < timers.length; i++) defineLazy(timers[i], "ext:atoll/node/timers.js");
 }
 
 // ---- Invocations ----------------------------------------------------------------------------------------

@@ -178,6 +178,12 @@ pub(super) const CPU: &[Row] = &[
         STOPPED,
         "const {scryptSync}=await import('node:crypto');scryptSync('p','s',8,{N:8192,r:8,p:15000,maxmem:2**40})",
     ),
+    row(
+        "16e",
+        "hashes that are begun and kept",
+        ANY,
+        "const {createHash}=await import('node:crypto');const kept=[];for(;;)kept.push(createHash('sha512'))",
+    ),
     row("13", "JSON.stringify with an endless toJSON", STOPPED, "JSON.stringify({toJSON(){for(;;);}})"),
     row(
         "14",

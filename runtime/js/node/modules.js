@@ -26,6 +26,8 @@ function loadScript(specifier) {
     if (specifier !== "ext:deno_io/12_io.js") return host.load(specifier);
   }
   if (specifier === "ext:atoll/node/modules.js") return self;
+  // The global timers are this script's, too.
+  if (specifier === "ext:atoll/node/timers.js") return host.load(specifier);
   const known = loaded[specifier];
   if (known === LOADING) throw new Error(`${specifier} needs itself`);
   if (known !== undefined) return known;
@@ -178,7 +180,7 @@ function load(specifier) {
 }
 
 const self = {
-  __proto__: null, load, has, whenEventsLoad, names: () => primordials.ArrayPrototypeFilter(ObjectKeys(MODULES), has),
+  __proto__: null, load, has, script: loadScript, whenEventsLoad, names: () => primordials.ArrayPrototypeFilter(ObjectKeys(MODULES), has),
 };
 return self;
 })();

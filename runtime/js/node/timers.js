@@ -1,15 +1,17 @@
 // `node:timers` and `node:timers/promises`, and the global timers where they return objects. The clock and the queue
-// are those of prelude.js.
+// are those of prelude.js. Most workers that use a timer use nothing else of Node.js, so this loads no other script
+// unless an argument is wrong or a promise is asked for.
 (function () {
 "use strict";
-const { core, primordials, internals } = __bootstrap;
+const { primordials, internals } = __bootstrap;
 const timer = internals.atoll.timers;
+const script = (specifier) => internals.atoll.load("ext:atoll/node/modules.js").script(specifier);
 const {
   ObjectDefineProperty, ObjectPrototypeIsPrototypeOf, Promise, ReflectApply, SafeMap, MapPrototypeDelete,
   MapPrototypeGet, MapPrototypeSet, SymbolDispose, SymbolToPrimitive,
 } = primordials;
-const errors = () => core.loadExtScript("ext:deno_node/internal/errors.ts");
-const validators = () => core.loadExtScript("ext:deno_node/internal/validators.mjs");
+const errors = () => script("ext:deno_node/internal/errors.ts");
+const validators = () => script("ext:deno_node/internal/validators.mjs");
 
 function checked(callback) {
   if (typeof callback !== "function") validators().validateFunction(callback, "callback");
