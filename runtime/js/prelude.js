@@ -166,13 +166,13 @@ const lazyGlobals = {
   ],
 };
 
-function defineLazy(name, specifier) {
+function defineLazy(name, specifier, pick = (script) => script[name]) {
   const define = (value) =>
     ObjectDefineProperty(globalThis, name, { __proto__: null, value, writable: true, enumerable: false, configurable: true });
   ObjectDefineProperty(globalThis, name, {
     __proto__: null,
     get() {
-      const value = load(specifier)[name];
+      const value = pick(load(specifier));
       define(value);
       return value;
     },
@@ -191,6 +191,21 @@ function defineGlobals(values) {
       __proto__: null, value: values[name], writable: true, enumerable: false, configurable: true,
     });
   }
+}
+
+/** What Node.js has as globals; `node:` modules are loaded when the first is touched. */
+function defineNodeGlobals() {
+  defineGlobals({ global: globalThis });
+  const node = (name, module) =>
+    defineLazy(name, "ext:atoll/node/modules.js", (modules) => {
+      const exports = modules.load(module);
+      return name in exports ? exports[name] : exports.default;
+    });
+  node("Buffer", "node:buffer");
+  node("process", "node:process");
+  if (!core.ops.op_rpc_flag("enable_nodejs_global_timers")) return;
+  const timers = ["setTimeout", "setInterval", "setImmediate", "clearTimeout", "clearInterval", "clearImmediate"];
+  for (let i = 0; i < timers.length; i++) defineLazy(timers[i], "ext:atoll/node/timers.js");
 }
 
 // ---- Invocations ----------------------------------------------------------------------------------------
@@ -485,6 +500,7 @@ function start(namespace, environment) {
 function makeEnv(outbound, triples, isTraced = false) {
   traced = isTraced;
   fetchApi.setOutbound(outbound);
+  if (core.ops.op_rpc_flag("nodejs_compat_v2")) defineNodeGlobals();
   // From a worker that loads this one: one value, 0 is none.
   if (typeof triples === "number") return env = rpc().take(triples) ?? {};
   const made = {};
@@ -637,6 +653,7 @@ const host = {
   __proto__: null,
   core, primordials, load, wasLoaded, currentId, currentInvocation, requireInvocation, waitFor, logError, kInvocation,
   getEnv: () => env, getExports: () => getExports() ?? {}, wakeNow: wake, invoke, entrypoint, callHandler: call, parseProps,
+  timers: { add: addTimer, clear: clearTimer }, logLine: (level, text) => op_log(currentId(), level, text), LOG, ERROR, console,
   isNoEntrypoint: (error) => error === noEntrypoint,
 };
 internals.atoll = host;
