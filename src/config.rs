@@ -3,6 +3,7 @@
 //! Raw, unchecked structs stop in this module. Whoever holds a [`Config`] holds values that were checked. Each table has its
 //! file; what only the whole can know is checked here.
 
+mod audit;
 mod egress;
 mod http;
 mod name;
@@ -18,6 +19,7 @@ use atoll_loader::CheckConfig;
 use atoll_loader::limits::MIB;
 use serde::Deserialize;
 
+pub use audit::{AuditConfig, Fsync, OnFull};
 pub use egress::EgressClass;
 pub use http::HttpLimits;
 pub use name::{NAME_BYTES_MAX, Name, is_host_name};
@@ -28,6 +30,7 @@ use http::RawHttp;
 use tenant::RawTenant;
 
 use crate::admission::GlobalPolicy;
+use crate::cost::Prices;
 use crate::route::overrides::{ROUTE_RULES_MAX, RawRouteRule, RouteRule};
 
 /// Largest configuration file, in bytes.
@@ -126,6 +129,10 @@ pub struct Config {
     pub routes: Vec<RouteRule>,
     /// Sandboxes for steps that need a filesystem or a binary; `None`: there are none.
     pub sandbox: Option<SandboxConfig>,
+    /// The audit log.
+    pub audit: AuditConfig,
+    /// What executions cost; `None`: nobody counts.
+    pub cost: Option<Prices>,
     /// Tenants by name.
     pub tenants: BTreeMap<Name, Arc<Tenant>>,
 }
@@ -194,6 +201,8 @@ struct Raw {
     checks: CheckConfig,
     route: Vec<RawRouteRule>,
     sandbox: Option<SandboxConfig>,
+    audit: audit::RawAudit,
+    cost: Option<Prices>,
     tenants: BTreeMap<String, RawTenant>,
 }
 
@@ -279,6 +288,8 @@ impl Raw {
             checks: self.checks,
             routes: routes(self.route)?,
             sandbox: self.sandbox.map(SandboxConfig::checked).transpose()?,
+            audit: self.audit.check()?,
+            cost: self.cost,
             tenants,
         })
     }

@@ -198,7 +198,13 @@ impl From<Ended> for Unanswered {
 
 impl<S: LogSink> Invocation<S> {
     /// Starts. If no host can take it, the record is closed and the outcome returned.
-    pub fn start(isolates: &dyn Isolates, start: Start, sink: S, record: Record) -> Result<Self, Box<Ended>> {
+    pub fn start(
+        isolates: &dyn Isolates,
+        start: Start,
+        sink: S,
+        mut record: Record,
+    ) -> Result<Self, Box<Ended>> {
+        record.runs(&start);
         match isolates.start(start) {
             Ok(mut running) => {
                 let lines = running.take_logs();

@@ -11,6 +11,7 @@ use atoll_bindings::seam::{LogLine, Outcome, Usage};
 use http::HeaderMap;
 
 use crate::admission::{Bucket, Denied};
+use crate::audit::Audit;
 use crate::dispatch::trace::Trace;
 use crate::route::Decision;
 use crate::telemetry::trace::TraceContext;
@@ -104,12 +105,20 @@ pub trait Observer: Send + Sync + 'static {
     fn metrics(&self) -> String;
 }
 
-/// An observer as the witness of crossings.
-pub(crate) struct Crossings(pub(crate) std::sync::Arc<dyn Observer>);
+/// Observer and audit log as the witness of crossings.
+pub(crate) struct Crossings {
+    pub(crate) observer: std::sync::Arc<dyn Observer>,
+    pub(crate) audit: Audit,
+}
 
 impl Witness for Crossings {
     fn crossing(&self, crossing: Crossing) {
-        self.0.crossing(&crossing);
+        self.observer.crossing(&crossing);
+        self.audit.crossing(&crossing);
+    }
+
+    fn ready(&self) -> bool {
+        self.audit.is_ready()
     }
 }
 

@@ -155,6 +155,9 @@ impl From<Denied> for Problem {
             Denied::Executions => {
                 (StatusCode::TOO_MANY_REQUESTS, "This tenant has too many executions running.")
             }
+            Denied::Audit => {
+                (StatusCode::SERVICE_UNAVAILABLE, "The audit log cannot take records now, so nothing runs.")
+            }
             Denied::Loads { .. } => (StatusCode::TOO_MANY_REQUESTS, "This tenant starts isolates too fast."),
         };
         Self::new(status, denied.code(), detail).retry_after(denied.retry_after_s())

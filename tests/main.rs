@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bindings;
 mod confine;
 mod differential;

@@ -34,6 +34,9 @@ pub(crate) enum Command {
     /// Look after deployed workers
     #[command(subcommand)]
     Workers(Workers),
+    /// Check the audit log, or read records of it
+    #[command(subcommand)]
+    Audit(Audit),
     /// Find out where a step would run: in an isolate or in a sandbox
     #[command(subcommand)]
     Route(Route),
@@ -482,6 +485,45 @@ pub(crate) struct Token {
     /// Print `{\"token\":…,\"sha256\":…}`
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `atoll audit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Check that every record is what was written; exit code 1 names the first that is not
+    #[command(
+        after_help = "Needs no server: a copy of the folder is enough, also while the server writes.\n\nExample:\n  atoll audit verify /var/lib/atoll/audit --json"
+    )]
+    Verify {
+        /// The folder of the log, or the data folder that it is in
+        #[arg(value_name = "DIR", default_value = "atoll-data/audit")]
+        folder: PathBuf,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print your records, oldest first, one line of JSON each
+    Query(AuditQuery),
+}
+
+/// `atoll audit query`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditQuery {
+    /// Not before this time, in milliseconds since 1970
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub(crate) since: u64,
+    /// Only of this worker or execution
+    #[arg(long)]
+    pub(crate) worker: Option<String>,
+    /// Only of this kind: execution, crossing, counted or control
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) limit: usize,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) remote: Remote,
 }
 
 /// `atoll isolate-host`.

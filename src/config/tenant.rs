@@ -19,6 +19,8 @@ pub enum Scope {
     Deploy,
     /// `POST /v1/execute`.
     Execute,
+    /// Read the tenant's own records of the audit log.
+    Audit,
 }
 
 /// A bearer token as the gateway knows it: never the token, only its SHA-256.
@@ -125,7 +127,7 @@ impl RawTenant {
 impl RawToken {
     fn check(self, key: &str) -> Result<Token, ConfigError> {
         let (hex, scopes) = match self {
-            Self::Hash(hex) => (hex, vec![Scope::Read, Scope::Deploy, Scope::Execute]),
+            Self::Hash(hex) => (hex, vec![Scope::Read, Scope::Deploy, Scope::Execute, Scope::Audit]),
             Self::Scoped { sha256, scopes } => (sha256, scopes),
         };
         let sha256 = parse_hex(&hex).ok_or_else(|| ConfigError::Value {

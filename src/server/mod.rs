@@ -29,8 +29,9 @@ pub(crate) use cron::fire;
 pub(crate) use serve::{host_fault, limit_text};
 pub use tls::TlsError;
 
-use crate::admission::Admission;
-use crate::config::Config;
+use crate::admission::{Admission, Denied};
+use crate::audit::Audit;
+use crate::config::{Config, Name};
 use crate::deploy::{DeployError, Deployer};
 use crate::dispatch::Isolates;
 use crate::dispatch::steps::Steps;
@@ -64,6 +65,9 @@ pub enum StartError {
     /// The stored deployments cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The audit log cannot be opened.
+    #[error("cannot open the audit log: {0}")]
+    Audit(std::io::Error),
     /// A stored deployment cannot be restored.
     #[error(transparent)]
     Deploy(#[from] DeployError),
@@ -83,10 +87,19 @@ pub(crate) struct Gateway {
     pub(crate) isolates: Arc<dyn Isolates>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) admission: Admission,
+    pub(crate) audit: Audit,
     pub(crate) routes: Arc<Routes>,
     pub(crate) deployer: Deployer,
     pub(crate) draining: watch::Receiver<Phase>,
     pub(crate) steps: Steps,
+}
+
+impl Gateway {
+    /// Tells that admission said no.
+    pub(crate) fn denied(&self, tenant: &Name, denied: Denied) {
+        self.observer.denied(tenant.as_str(), denied);
+        self.audit.refused(&tenant.shared(), denied.code());
+    }
 }
 
 /// A running server. Dropping it stops it without ceremony; [`Server::shutdown`] drains it.
@@ -120,17 +133,28 @@ impl Server {
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
-        let witness = Arc::new(crate::observe::Crossings(observer.clone()));
+        let audit = audit(&config).await.map_err(StartError::Audit)?;
+        let witness =
+            Arc::new(crate::observe::Crossings { observer: observer.clone(), audit: audit.clone() });
         let deployer = Deployer::new(&config, store, routes.clone(), isolates.clone(), witness)?;
         deployer.restore().await?;
         let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
-        let admission = Admission::new(config.admission, policies);
+        let admission = Admission::new(config.admission, policies, audit.clone());
         let (phase, draining) = watch::channel(Phase::Serving);
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);
         let (listen, drain_timeout) = (config.listen.clone(), config.http.drain_timeout);
         let steps = Steps::new(runner);
-        let gateway =
-            Arc::new(Gateway { config, isolates, observer, admission, routes, deployer, draining, steps });
+        let gateway = Arc::new(Gateway {
+            config,
+            isolates,
+            observer,
+            admission,
+            audit,
+            routes,
+            deployer,
+            draining,
+            steps,
+        });
         let mut server = Self {
             addresses: Vec::new(),
             phase,
@@ -160,6 +184,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
+    }
+
+    /// The audit log, to be closed when nothing is left that could write to it.
+    #[must_use]
+    pub fn audit(&self) -> Audit {
+        self.gateway.audit.clone()
     }
 
     /// Stops accepting, lets running requests finish for the configured time, then closes what is left. Returns
@@ -197,6 +227,23 @@ impl Server {
         self.tasks.push(tokio::spawn(accept));
         Ok(())
     }
+}
+
+/// Opens the audit log. It reads the last file to its end: not on a thread that moves bytes.
+async fn audit(config: &Config) -> std::io::Result<Audit> {
+    let (folder, settings, prices) = (config.data_dir.clone(), config.audit, config.cost.clone());
+    match tokio::task::spawn_blocking(move || Audit::open(&folder, settings, prices)).await {
+        Ok(opened) => opened,
+        Err(error) => Err(std::io::Error::other(error)),
+    }
+}
+
+/// A name for an execution that nobody else has: this process's own random half, then a number.
+pub(crate) fn execution_id() -> Arc<str> {
+    static PROCESS: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("{:016x}{number:016x}", PROCESS.get_or_init(random_u64)).into()
 }
 
 impl Drop for Server {

@@ -222,6 +222,10 @@ metrics! {
     host_resident_bytes: Gauge("atoll_isolate_hosts_resident_bytes", label "", unit "By"),
     /// Layers of confinement that the latest isolate host lacks; 0 where all hold.
     host_layers_missing: Gauge("atoll_isolate_host_layers_missing", label "", unit "{layer}"),
+    /// Whether the audit log cannot be written now.
+    audit_failing: Gauge("atoll_audit_failing", label "", unit "1"),
+    /// Audit records dropped since the start, where the operator allowed it.
+    audit_dropped: Gauge("atoll_audit_records_dropped", label "", unit "{record}"),
     /// Resident memory of the gateway.
     resident_bytes: Gauge("process_resident_memory_bytes", label "", unit "By"),
 }

@@ -14,6 +14,7 @@ use super::events::{
 use super::guest::GuestLine;
 use super::trace::{Span, TraceContext};
 use crate::admission::Denied;
+use crate::audit::Audit;
 use crate::dispatch::trace::Trace;
 use crate::observe::{Finished, HostEnd, HostEvent, Observer, Routed};
 
@@ -47,6 +48,13 @@ impl TelemetryObserver {
         metrics.isolates_live.set(heartbeats.iter().map(|beat| u64::from(beat.isolates_live)).sum());
         metrics.isolates_pooled.set(heartbeats.iter().map(|beat| u64::from(beat.isolates_pooled)).sum());
         metrics.host_resident_bytes.set(heartbeats.iter().map(|beat| beat.resident_bytes).sum());
+    }
+
+    /// Takes over the state of the audit log.
+    pub fn audit(&self, audit: &Audit) {
+        let metrics = self.telemetry.metrics();
+        metrics.audit_failing.set(audit.is_failing().into());
+        metrics.audit_dropped.set(audit.dropped());
     }
 
     fn take(&self, traceparent: Option<&str>) -> Option<Span> {
