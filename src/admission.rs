@@ -64,6 +64,11 @@ pub enum Denied {
     Executions,
     /// The audit log cannot take more, and nothing happens without it.
     Audit,
+    /// The tenant ended so many isolate hosts that it must wait, for the sake of the others.
+    Suspended {
+        /// Until then, in seconds, at least 1.
+        retry_after_s: u32,
+    },
     /// The tenant starts fresh isolates too fast.
     Loads {
         /// When a token is there again, in seconds, at least 1.
@@ -81,6 +86,7 @@ impl Denied {
             Self::Executions => "too_many_executions",
             Self::Loads { .. } => "too_many_loads",
             Self::Audit => "audit_unavailable",
+            Self::Suspended { .. } => "tenant_suspended",
         }
     }
 
@@ -88,7 +94,7 @@ impl Denied {
     #[must_use]
     pub fn retry_after_s(self) -> u32 {
         match self {
-            Self::Loads { retry_after_s } => retry_after_s,
+            Self::Loads { retry_after_s } | Self::Suspended { retry_after_s } => retry_after_s,
             _ => 1,
         }
     }
@@ -276,7 +282,7 @@ mod tests {
                     Err(Denied::Concurrency) => prop_assert_eq!(inside.len(), 5),
                     Err(Denied::Executions) => prop_assert_eq!(executions, 3),
                     Err(Denied::Loads { retry_after_s }) => prop_assert!(retry_after_s >= 1),
-                    Err(Denied::Overloaded | Denied::Audit) => prop_assert!(false, "a share knows nothing of the others"),
+                    Err(Denied::Overloaded | Denied::Audit | Denied::Suspended { .. }) => prop_assert!(false, "a share knows nothing of the others"),
                 }
                 prop_assert!(inside.len() <= 5);
                 prop_assert!(inside.iter().filter(|kind| **kind == Kind::Execution).count() <= 3);

@@ -38,6 +38,10 @@ pub trait Isolates: Send + Sync + 'static {
     fn evict(&self, key: &Arc<str>);
     /// Whether work can be taken now.
     fn ready(&self) -> bool;
+    /// For how long this tenant's work is not taken, in milliseconds.
+    fn suspended_ms(&self, _tenant: &str) -> Option<u64> {
+        None
+    }
     /// How far the process that runs guests is confined; `None` while nobody knows.
     fn sandbox(&self) -> Option<Sandbox>;
     /// The latest state of the active hosts.
@@ -77,6 +81,10 @@ impl Isolates for Hosts {
 
     fn ready(&self) -> bool {
         Hosts::ready(self)
+    }
+
+    fn suspended_ms(&self, tenant: &str) -> Option<u64> {
+        Hosts::suspended_ms(self, tenant)
     }
 
     fn sandbox(&self) -> Option<Sandbox> {

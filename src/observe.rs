@@ -13,6 +13,7 @@ use http::HeaderMap;
 use crate::admission::{Bucket, Denied};
 use crate::audit::Audit;
 use crate::dispatch::trace::Trace;
+use crate::hosts::Penalty;
 use crate::route::Decision;
 use crate::telemetry::trace::TraceContext;
 
@@ -101,6 +102,10 @@ pub trait Observer: Send + Sync + 'static {
     }
     /// Something became of an isolate host.
     fn host(&self, event: &HostEvent<'_>);
+    /// What a tenant is made to do for ending isolate hosts has changed.
+    fn penalty(&self, tenant: &str, penalty: Penalty) {
+        tracing::warn!(tenant, penalty = penalty.name(), "penalty");
+    }
     /// The Prometheus text for `/metrics`.
     fn metrics(&self) -> String;
 }

@@ -194,10 +194,7 @@ pub(super) async fn post(
     let headers = request.headers().clone();
     let body = input::read(request, &gateway.config.http, input::CODE_BODY_BYTES_MAX).await?;
     let parsed: ExecuteInput = input::parse(&body)?;
-    let permit = gateway.admission.enter(&tenant.name, Kind::Execution).map_err(|denied| {
-        gateway.denied(&tenant.name, denied);
-        Problem::from(denied)
-    })?;
+    let permit = gateway.admit(&tenant.name, Kind::Execution)?;
     let id: Arc<str> =
         format!("{:016x}{:016x}", crate::server::random_u64(), crate::server::random_u64()).into();
     let observer = gateway.observer.clone();

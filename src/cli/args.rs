@@ -63,6 +63,8 @@ pub(crate) enum Command {
 Workers answer at http://WORKER.TENANT.BASE_DOMAIN/ and at /w/TENANT/WORKER/.
 The control API is under /v1, its description at /v1/openapi.json; see also /healthz, /readyz, /metrics.
 
+SIGHUP replaces every isolate host by a new one; no request is lost by it.
+
 Flags win over the file. A small file:
   listen = [\"0.0.0.0:8080\"]
   base_domain = \"example.com\"
@@ -535,6 +537,9 @@ pub(crate) struct IsolateHost {
     /// Resident memory that it may hold, in MiB; by default a share of what there is
     #[arg(long, value_name = "MIB")]
     pub(crate) memory_mib: Option<u64>,
+    /// Run V8 without its compilers, and without WebAssembly
+    #[arg(long)]
+    pub(crate) jitless: bool,
     /// Confine the process, make one attempt to get out, and print what came of it (`list` names them)
     #[arg(long, value_name = "ATTEMPT")]
     pub(crate) probe: Option<String>,

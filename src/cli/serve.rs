@@ -46,7 +46,9 @@ pub(crate) fn serve(args: Serve) -> Result<()> {
     };
     runtime()?.block_on(async {
         let running = start(config, format, &args.log).await?;
+        let rolls = tokio::spawn(roll_on_hangup(running.engine.clone()));
         let signal = stop_signal().await?;
+        rolls.abort();
         tracing::info!(signal, "stopping: running requests may finish");
         running.stop().await;
         Ok(())
@@ -144,6 +146,18 @@ async fn take_over_numbers(engine: Arc<Engine>, observer: Arc<TelemetryObserver>
         ticks.tick().await;
         observer.hosts(&engine.heartbeats());
         observer.audit(&audit);
+    }
+}
+
+/// Replaces all isolate hosts at each SIGHUP.
+async fn roll_on_hangup(engine: Arc<Engine>) {
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangup) => {
+            while hangup.recv().await.is_some() {
+                engine.roll().await;
+            }
+        }
+        Err(error) => tracing::warn!(%error, "SIGHUP cannot be taken"),
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Tenant {
     pub outbound: bool,
     /// Policy classes that its workers may use, the default one first. Empty: none.
     pub egress: Vec<String>,
+    /// The class of isolate hosts that run its code; `None`: those of everybody.
+    pub host_class: Option<String>,
     /// Ceiling of what one invocation may use.
     pub limits: Limits,
     /// Its share of the machine.
@@ -58,6 +60,7 @@ pub(super) struct RawTenant {
     hosts: Vec<String>,
     outbound: bool,
     egress: Vec<String>,
+    host_class: Option<String>,
     limits: Limits,
     concurrent_max: u32,
     executions_max: u32,
@@ -73,6 +76,7 @@ impl Default for RawTenant {
             hosts: Vec::new(),
             outbound: true,
             egress: Vec::new(),
+            host_class: None,
             limits: Limits::default(),
             concurrent_max: policy.concurrent_max,
             executions_max: policy.executions_max,
@@ -118,6 +122,7 @@ impl RawTenant {
             hosts: self.hosts,
             outbound: self.outbound,
             egress: self.egress,
+            host_class: self.host_class,
             limits: self.limits.lower_of(Limits::CEILING),
             policy,
         })

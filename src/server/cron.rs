@@ -61,9 +61,7 @@ pub(crate) async fn fire(
     time_ms: u64,
 ) -> Result<Ended, Denied> {
     let (tenant, worker) = (deployment.tenant.shared(), deployment.worker.shared());
-    let permit = gateway.admission.enter(&deployment.tenant, Kind::Warm).inspect_err(|denied| {
-        gateway.denied(&deployment.tenant, *denied);
-    })?;
+    let permit = gateway.admit(&deployment.tenant, Kind::Warm)?;
     let mut trace = gateway.observer.begin(&HeaderMap::new());
     trace.execution = Some(Execution::new(super::execution_id()));
     let observer = gateway.observer.clone();

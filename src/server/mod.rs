@@ -29,7 +29,7 @@ pub(crate) use cron::fire;
 pub(crate) use serve::{host_fault, limit_text};
 pub use tls::TlsError;
 
-use crate::admission::{Admission, Denied};
+use crate::admission::{Admission, Denied, Kind, Permit};
 use crate::audit::Audit;
 use crate::config::{Config, Name};
 use crate::deploy::{DeployError, Deployer};
@@ -95,10 +95,19 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Tells that admission said no.
-    pub(crate) fn denied(&self, tenant: &Name, denied: Denied) {
-        self.observer.denied(tenant.as_str(), denied);
-        self.audit.refused(&tenant.shared(), denied.code());
+    /// Lets a request in, or tells everybody why not.
+    pub(crate) fn admit(&self, tenant: &Name, kind: Kind) -> Result<Permit, Denied> {
+        let admitted = match self.isolates.suspended_ms(tenant.as_str()) {
+            None => self.admission.enter(tenant, kind),
+            Some(left_ms) => {
+                let retry_after_s = u32::try_from(left_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
+                Err(Denied::Suspended { retry_after_s })
+            }
+        };
+        admitted.inspect_err(|denied| {
+            self.observer.denied(tenant.as_str(), *denied);
+            self.audit.refused(&tenant.shared(), denied.code());
+        })
     }
 }
 

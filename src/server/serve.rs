@@ -119,10 +119,7 @@ async fn worker(
     mut request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
     let offer = socket::offer(peer, deployment, &request)?;
-    let permit = gateway.admission.enter(&deployment.tenant, Kind::Warm).map_err(|denied| {
-        gateway.denied(&deployment.tenant, denied);
-        Problem::from(denied)
-    })?;
+    let permit = gateway.admit(&deployment.tenant, Kind::Warm)?;
     let mut trace = gateway.observer.begin(request.headers());
     trace.execution = Some(Execution::new(super::execution_id()));
     let record = Record::new(

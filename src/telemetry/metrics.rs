@@ -208,6 +208,8 @@ metrics! {
     hosts_condemned: Counter("atoll_isolate_hosts_condemned_total", label "", unit "{process}"),
     /// Isolate host processes that died, broke the protocol, or had to be replaced.
     hosts_lost: Counter("atoll_isolate_hosts_lost_total", label "", unit "{process}"),
+    /// Tenants that were moved to a host of their own, suspended, or released again.
+    penalties: Counter("atoll_tenant_penalties_total", label "penalty", unit "{penalty}"),
     /// Lines that guests logged, by level.
     guest_lines: Counter("atoll_guest_log_lines_total", label "level", unit "{line}"),
     /// Guest log lines not passed on because the tenant logged too fast.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::Response;
@@ -151,26 +153,30 @@ async fn row_116_the_chain_verifies_after_kills_in_mid_write() {
     let mut torn = 0;
     for round in 0..4 {
         let address = atoll.address();
+        let served = Arc::new(AtomicU64::new(0));
         let clients: Vec<_> = (0..4)
             .map(|_| {
+                let served = served.clone();
                 tokio::spawn(async move {
                     let host = crate::support::atoll::host_name(TENANT, "hello");
-                    let mut served = 0;
-                    let Ok(mut connection) = client::Connection::open(address, &host).await else { return 0 };
+                    let Ok(mut connection) = client::Connection::open(address, &host).await else { return };
                     while let Ok(answer) = connection.send(&Request::new("GET", "/")).await {
-                        served += u64::from(answer.status == 200);
+                        served.fetch_add(u64::from(answer.status == 200), Relaxed);
                     }
-                    served
                 })
             })
             .collect();
-        tokio::time::sleep(Duration::from_millis(200 + 37 * round)).await;
-        atoll.kill();
-        let mut served = 0;
-        for client in clients {
-            served += client.await.expect("no panic");
+        for _ in 0..ROUNDS_MAX {
+            if served.load(Relaxed) >= 100 + 10 * round {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert!(served > 0, "there was load");
+        assert!(served.load(Relaxed) >= 100, "there was load");
+        atoll.kill();
+        for client in clients {
+            client.await.expect("no panic");
+        }
         // A kill between two writes leaves no torn line; one is made here, where the kernel would leave it.
         let mut files: Vec<PathBuf> =
             std::fs::read_dir(&folder).expect("a log").map(|entry| entry.expect("an entry").path()).collect();
