@@ -22,5 +22,6 @@ mod outside;
 mod packages;
 mod route;
 mod sandbox;
+mod soak;
 mod support;
 mod websocket;
