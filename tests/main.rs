@@ -16,6 +16,7 @@ mod egress;
 mod examples;
 mod execute;
 mod framing;
+mod fuzz;
 mod hostile;
 mod lifecycle;
 mod outside;

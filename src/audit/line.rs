@@ -24,11 +24,11 @@ const HEX: usize = 64;
 
 /// A hash of a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hash(pub [u8; 32]);
+pub struct Hash(pub [u8; 32]);
 
 impl Hash {
     /// What the first line of a log has before it.
-    pub(super) const NONE: Self = Self([0; 32]);
+    pub const NONE: Self = Self([0; 32]);
 
     fn parse(hex: &[u8]) -> Option<Self> {
         // Digits in lower case only: one hash has one spelling.
@@ -102,19 +102,19 @@ impl fmt::Write for Text<'_> {
 
 /// A line whose own hash is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub struct Line {
     /// Its number.
-    pub(super) seq: u64,
+    pub seq: u64,
     /// The hash of the line before it.
-    pub(super) prev: Hash,
+    pub prev: Hash,
     /// Its own.
-    pub(super) hash: Hash,
+    pub hash: Hash,
 }
 
 impl Line {
     /// Reads a line without its end; `None` if it is no line of a log, or its hash is wrong.
     #[must_use]
-    pub(super) fn read(text: &[u8]) -> Option<Self> {
+    pub fn read(text: &[u8]) -> Option<Self> {
         let rest = text.strip_prefix(BEFORE_HASH)?;
         let (hash, rest) = rest.split_at_checked(HEX)?;
         let hash = Hash::parse(hash)?;

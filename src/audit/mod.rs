@@ -39,6 +39,7 @@ use crate::cost::Prices;
 use crate::deploy::now_ms;
 
 pub use files::Torn;
+pub use line::{Hash, Line};
 pub use query::{BadCursor, Cursor, PAGE_MAX, Page, Query, query};
 pub use verify::{Bad, Report, verify};
 
@@ -47,7 +48,8 @@ use flood::{Count, Deed, Flood};
 
 /// The log's folder within the data folder.
 pub const FOLDER: &str = "audit";
-/// Records that wait for the disk or for the end of their execution, all together. About 1 KiB each.
+/// Records that wait for the disk or for the end of their execution, all together: so many requests can run at once at most.
+/// About 1 KiB each.
 pub const PLACES_MAX: usize = 32 * 1024;
 /// Longest wait for records that are on their way to the disk, where somebody reads the log.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
@@ -56,7 +58,25 @@ const WINDOW_MS: u64 = 1_000;
 
 /// The log. Cheap to clone; every clone is the same.
 #[derive(Clone)]
-pub struct Audit(Option<Arc<Shared>>);
+pub struct Audit(Option<Arc<Handle>>);
+
+/// What keeps the writer alive: when the last one is gone, it writes what waits and ends.
+struct Handle(Arc<Shared>);
+
+impl std::ops::Deref for Handle {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.lock().closing = true;
+        self.filled.notify_one();
+    }
+}
 
 pub(super) struct Shared {
     queue: Mutex<Queue>,
@@ -93,7 +113,7 @@ pub struct Unavailable;
 
 /// Room for one record. Dropped unwritten, it is free again.
 pub struct Place {
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<Handle>>,
     /// Whether it counts; places beyond the bound do not, and what is written there is dropped.
     counted: bool,
 }
@@ -146,7 +166,7 @@ impl Audit {
         });
         let its = shared.clone();
         std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&its))?;
-        Ok(Self(Some(shared)))
+        Ok(Self(Some(Arc::new(Handle(shared)))))
     }
 
     /// Whether a record may be promised now.

@@ -25,6 +25,22 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+/// For the fuzz targets: how the guard reads a request.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Whether these bytes are a request head that is let through.
+    #[must_use]
+    pub fn head(bytes: &[u8]) -> bool {
+        super::head::check(bytes).is_ok()
+    }
+
+    /// The size in a chunk-size line.
+    #[must_use]
+    pub fn chunk_size(line: &[u8]) -> Option<u64> {
+        super::head::chunk_size(line).ok()
+    }
+}
+
 pub(crate) use cron::fire;
 pub(crate) use serve::{host_fault, limit_text};
 pub use tls::TlsError;

@@ -54,7 +54,7 @@ pub(crate) async fn world() -> World {
          request_bytes_max = 10\n\
          [egress.slow]\nallow = [\"api.test:{port}\"]\nrequests_per_second = 1\n\
          [egress.narrow]\nallow = [{{ origin = \"api.test:{port}\", methods = [\"GET\"], paths = [\"/v1\"] }}]\n\
-         [egress.all]\nallow = [\"*\"]\n[egress.none]\nallow = []\n\
+         [egress.all]\nallow = [\"*:*\", \"http://*:*\"]\n[egress.none]\nallow = []\n\
          [egress.theirs]\nallow = [\"*\"]\n"
     );
     let config = format!("{}{classes}", outside.config);

@@ -54,17 +54,45 @@ fn bad_bodies() -> Vec<(&'static str, &'static str, &'static str, Vec<u8>)> {
         ("112a", "two parts of one name", FORM, form(&[meta, main, main])),
         ("112b", "metadata twice", FORM, form(&[meta, meta, main])),
         ("112c", "five thousand parts", FORM, form(&crowd)),
-        ("112d", "a form without an end", FORM, b"--b\r\nContent-Disposition: form-data; name=\"a\"".to_vec()),
+        (
+            "112d",
+            "a form without an end",
+            FORM,
+            b"--b\r\nContent-Disposition: form-data; name=\"a\"".to_vec(),
+        ),
         ("112e", "an endless part head", FORM, [b"--b\r\n".to_vec(), vec![b'x'; 1 << 20]].concat()),
-        ("112f", "another boundary", FORM, form(&[meta, main]).iter().map(|b| if *b == b'b' { b'c' } else { *b }).collect()),
+        (
+            "112f",
+            "another boundary",
+            FORM,
+            form(&[meta, main]).iter().map(|b| if *b == b'b' { b'c' } else { *b }).collect(),
+        ),
         ("112g", "a parent folder as a part's name", FORM, form(&[meta, main, ("../x.js", JS, "1")])),
         ("112h", "a compressed upload", "application/zip", b"PK\x03\x04".repeat(1_000)),
         ("114a", "a key twice", JSON, code(&format!(r#"{{"main.js":{main_json},"main.js":{main_json}}}"#))),
-        ("114b", "a key twice, spelled differently", JSON, code(&format!(r#"{{"main.js":{main_json},"m\u0061in.js":{main_json}}}"#))),
-        ("114c", "a setting twice", JSON, format!(r#"{{"mainModule":"main.js","mainModule":"main.js","modules":{{"main.js":{main_json}}}}}"#).into_bytes()),
+        (
+            "114b",
+            "a key twice, spelled differently",
+            JSON,
+            code(&format!(r#"{{"main.js":{main_json},"m\u0061in.js":{main_json}}}"#)),
+        ),
+        (
+            "114c",
+            "a setting twice",
+            JSON,
+            format!(
+                r#"{{"mainModule":"main.js","mainModule":"main.js","modules":{{"main.js":{main_json}}}}}"#
+            )
+            .into_bytes(),
+        ),
         ("114d", "a million brackets", JSON, "[".repeat(1_000_000).into_bytes()),
         ("114e", "a million braces", JSON, r#"{"a":"#.repeat(1_000_000).into_bytes()),
-        ("114f", "a number of a million digits", JSON, format!(r#"{{"limits":{{"cpuMs":{}}}}}"#, "9".repeat(1_000_000)).into_bytes()),
+        (
+            "114f",
+            "a number of a million digits",
+            JSON,
+            format!(r#"{{"limits":{{"cpuMs":{}}}}}"#, "9".repeat(1_000_000)).into_bytes(),
+        ),
         ("114g", "bytes that are no text", JSON, vec![b'"', 0xff, 0xfe, b'"']),
     ]
 }
@@ -73,7 +101,8 @@ fn bad_bodies() -> Vec<(&'static str, &'static str, &'static str, Vec<u8>)> {
 async fn uploads_that_two_parsers_could_read_differently_are_refused() {
     let mut stage = Stage::open().await;
     for (id, name, kind, body) in bad_bodies().into_iter().filter(|row| super::selected(row.0)) {
-        let answer = client::send(stage.atoll.address(), "localhost", &put("/v1/workers/bomb", kind, body)).await;
+        let answer =
+            client::send(stage.atoll.address(), "localhost", &put("/v1/workers/bomb", kind, body)).await;
         match answer {
             Ok(answer) => {
                 let refused = (400..500).contains(&answer.status) && problem_code(&answer).is_some();
@@ -108,13 +137,22 @@ async fn no_path_leads_to_another_tenants_worker() {
         "\u{ff50}ing",
         "__proto__",
     ] {
-        for (method, rest) in [("GET", ""), ("DELETE", ""), ("GET", "/logs"), ("GET", "/versions"), ("POST", "/rollback")] {
+        for (method, rest) in
+            [("GET", ""), ("DELETE", ""), ("GET", "/logs"), ("GET", "/versions"), ("POST", "/rollback")]
+        {
             let path = format!("/v1/workers/{name}{rest}");
             let request = Request::new(method, &path).header("authorization", &format!("Bearer {TOKEN}"));
             // What is no URL does not even leave the client.
-            let Ok(answer) = client::send(stage.atoll.address(), "localhost", &request).await else { continue };
+            let Ok(answer) = client::send(stage.atoll.address(), "localhost", &request).await else {
+                continue;
+            };
             let refused = (400..500).contains(&answer.status);
-            stage.require("113", &path, refused, &format!("{method} gave {} {}", answer.status, cut(&answer.text())));
+            stage.require(
+                "113",
+                &path,
+                refused,
+                &format!("{method} gave {} {}", answer.status, cut(&answer.text())),
+            );
         }
     }
     let theirs = stage.atoll.control_as(NEIGHBOUR_TOKEN, "GET", "/v1/workers/ping", None).await;
@@ -141,7 +179,8 @@ async fn changes_that_race_leave_one_whole_version() {
     let address = stage.atoll.address();
     let racers: Vec<_> = (0..RACERS)
         .map(|racer| {
-            let bodies: Vec<Value> = (0..CHANGES).map(|change| saying(racer * CHANGES + change + 1)).collect();
+            let bodies: Vec<Value> =
+                (0..CHANGES).map(|change| saying(racer * CHANGES + change + 1)).collect();
             tokio::spawn(async move {
                 let mut statuses = vec![];
                 for (number, body) in bodies.into_iter().enumerate() {
@@ -163,7 +202,12 @@ async fn changes_that_race_leave_one_whole_version() {
     for _ in 0..30 {
         let text = stage.atoll.send("raced", &Request::new("GET", "/")).await.text();
         let whole = text.split_once(' ').is_some_and(|(main, part)| main == part);
-        stage.require("115", "deploy and rollback at once", whole, &format!("half a version: {}", cut(&text)));
+        stage.require(
+            "115",
+            "deploy and rollback at once",
+            whole,
+            &format!("half a version: {}", cut(&text)),
+        );
     }
     for racer in racers {
         let statuses = racer.await.expect("no panic");
@@ -176,7 +220,12 @@ async fn changes_that_race_leave_one_whole_version() {
     let count = numbers.len();
     numbers.sort_unstable();
     numbers.dedup();
-    stage.require("115", "deploy and rollback at once", count > 0 && numbers.len() == count, &listed.to_string());
+    stage.require(
+        "115",
+        "deploy and rollback at once",
+        count > 0 && numbers.len() == count,
+        &listed.to_string(),
+    );
     stage.told("115", "deploy and rollback at once", "atomic").await;
     stage.close();
 }

@@ -62,10 +62,10 @@ fn attempts(world: &World) -> Vec<Attempt> {
         "100.64.0.1",
         "10.0.0.1",
         "\u{ff11}69.254.169.254",
-        "api.test@169.254.169.254",
     ] {
         rows.push(("80", "all", "GET", at(host), ADDRESS));
     }
+    rows.push(("80", "all", "GET", at("api.test@169.254.169.254"), "credentials"));
     rows
 }
 

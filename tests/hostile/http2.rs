@@ -73,7 +73,12 @@ struct Seen {
 
 /// Sends pieces, the first once and the others again and again, and reads what comes, until the server has had enough or the
 /// time is up. `reads` says whether the client takes answers at all.
-async fn attack(stage: &Stage, first: Vec<u8>, mut next: impl FnMut(u32) -> Option<Vec<u8>>, reads: bool) -> Seen {
+async fn attack(
+    stage: &Stage,
+    first: Vec<u8>,
+    mut next: impl FnMut(u32) -> Option<Vec<u8>>,
+    reads: bool,
+) -> Seen {
     let stream = TcpStream::connect(stage.atoll.address()).await.expect("the gateway listens");
     let (mut reader, mut writer) = stream.into_split();
     let reading = tokio::spawn(async move {
@@ -137,16 +142,22 @@ async fn abuse_of_http2_ends_its_connection_and_nobody_elses() {
     let ends = |seen: &Seen| seen.goaway || seen.closed;
 
     let both = END_STREAM | END_HEADERS;
-    let rapid = attack(&stage, preface(&[]), |n| {
-        Some([open(n, both), frame(RST_STREAM, 0, stream(n), &8u32.to_be_bytes())].concat())
-    }, true);
+    let rapid = attack(
+        &stage,
+        preface(&[]),
+        |n| Some([open(n, both), frame(RST_STREAM, 0, stream(n), &8u32.to_be_bytes())].concat()),
+        true,
+    );
     let seen = rapid.await;
     stage.require("77a", "rapid reset", ends(&seen), &format!("{seen:?}"));
     stage.told("77a", "rapid reset", if ends(&seen) { "goaway" } else { "goes on" }).await;
 
-    let made = attack(&stage, preface(&[]), |n| {
-        Some([open(n, END_HEADERS), frame(WINDOW_UPDATE, 0, stream(n), &[0; 4])].concat())
-    }, true);
+    let made = attack(
+        &stage,
+        preface(&[]),
+        |n| Some([open(n, END_HEADERS), frame(WINDOW_UPDATE, 0, stream(n), &[0; 4])].concat()),
+        true,
+    );
     let seen = made.await;
     stage.require("77b", "MadeYouReset", ends(&seen), &format!("{seen:?}"));
     stage.told("77b", "MadeYouReset", if ends(&seen) { "goaway" } else { "goes on" }).await;
@@ -190,7 +201,8 @@ async fn abuse_of_http2_ends_its_connection_and_nobody_elses() {
     let two = get(&host, &[("host", "other.test")]);
     let first = [preface(&[]), frame(HEADERS, both, 1, &two)].concat();
     let seen = attack(&stage, first, |_| None, true).await;
-    let refused = ends(&seen) && seen.heads.is_empty() || seen.resets > 0 || seen.heads.first() == Some(&0x8c);
+    let refused =
+        ends(&seen) && seen.heads.is_empty() || seen.resets > 0 || seen.heads.first() == Some(&0x8c);
     stage.require("78c", ":authority is not Host", refused, &format!("{seen:?}"));
     stage.told("78c", ":authority is not Host", "refused").await;
 
