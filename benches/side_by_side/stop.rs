@@ -96,9 +96,24 @@ pub(crate) async fn stopping(plan: &Plan, table: &mut Table) {
     stop.store(true, Relaxed);
     asking.await.expect("no panic");
     let one = |value: f64| [("atoll", value)];
-    table.row("h", "ms from a spent CPU budget to the error, p50", "at most 50 ms", &one(percentile_ms(over.clone(), 50.0)));
+    table.row(
+        "h",
+        "ms from a spent CPU budget to the error, p50",
+        "at most 50 ms",
+        &one(percentile_ms(over.clone(), 50.0)),
+    );
     table.row("h", "… p99", "", &one(percentile_ms(over, 99.0)));
-    table.row("h", "ms without an answer while a host is replaced, p50", "at most 250 ms", &one(percentile_ms(gaps.clone(), 50.0)));
+    table.row(
+        "h",
+        "ms without an answer while a host is replaced, p50",
+        "at most 250 ms",
+        &one(percentile_ms(gaps.clone(), 50.0)),
+    );
     table.row("h", "… worst", "", &one(percentile_ms(gaps, 100.0)));
-    table.row("h", "neighbour's p99 under attack over that without", "at most 1.5", &one(attacked / alone.max(1e-6)));
+    table.row(
+        "h",
+        "neighbour's p99 under attack over that without",
+        "at most 1.5",
+        &one(attacked / alone.max(1e-6)),
+    );
 }

@@ -11,6 +11,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ use super::line::{Hash, LINE_BYTES_MAX, Line, Link};
 /// What a file's name is made of.
 const PREFIX: &str = "audit-";
 const SUFFIX: &str = ".jsonl";
+/// Who may do what with a file: its owner reads and writes.
+const FILE_MODE: u32 = 0o600;
 /// Digits of the number in a file's name.
 const DIGITS: usize = 8;
 
@@ -189,7 +192,10 @@ pub(super) fn end(folder: &Path) -> io::Result<End> {
 
 /// Makes the file with this number; it must not exist.
 pub(super) fn create(folder: &Path, number: u64) -> io::Result<File> {
-    let file = OpenOptions::new().append(true).create_new(true).open(folder.join(file_name(number)))?;
+    let mut options = OpenOptions::new();
+    // Who did what is for the operator alone.
+    options.append(true).create_new(true).mode(FILE_MODE);
+    let file = options.open(folder.join(file_name(number)))?;
     // The name is part of what must survive.
     File::open(folder)?.sync_all()?;
     Ok(file)

@@ -152,7 +152,8 @@ fn what_is_removed_repeated_or_exchanged_is_found() {
     let lines = |path: &Path| -> Vec<String> {
         fs::read_to_string(path).unwrap().split_inclusive('\n').map(str::to_owned).collect()
     };
-    let edits: &[(&str, fn(&mut Vec<String>))] = &[
+    type Edit = fn(&mut Vec<String>);
+    let edits: &[(&str, Edit)] = &[
         ("a line removed", |lines| drop(lines.remove(3))),
         ("a line repeated", |lines| lines.insert(3, lines[3].clone())),
         ("two lines exchanged", |lines| lines.swap(3, 4)),
@@ -181,6 +182,22 @@ fn what_is_removed_repeated_or_exchanged_is_found() {
     assert!(verified(&torn).ok);
     cut(&last, fs::metadata(&last).unwrap().len() - 1);
     assert!(!verified(&torn).ok);
+}
+
+/// A kill between the making of a file and its first line, and one in the middle of that line, after a torn end.
+#[test]
+fn files_without_a_line_are_gone_over() {
+    let data = tempfile::tempdir().unwrap();
+    write(&data, config(), 3);
+    let first = files(&data).pop().unwrap();
+    cut(&first, fs::metadata(&first).unwrap().len() - 9);
+    fs::write(folder(&data).join(files::file_name(2)), "").unwrap();
+    fs::write(folder(&data).join(files::file_name(3)), "{\"hash\":\"ab").unwrap();
+    assert!(verified(&data).ok);
+    write(&data, config(), 2);
+    let report = verified(&data);
+    assert!(report.ok && report.sealed == 2 && report.torn.is_none(), "{report:?}");
+    assert_eq!(report.lines, 3 + 3, "a head and two records of each writer");
 }
 
 /// A folder in which the next file cannot be made.
