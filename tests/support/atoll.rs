@@ -91,7 +91,7 @@ impl Atoll {
     }
 
     /// SIGTERM, which asks for the graceful stop, and SIGKILL if that takes too long.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if !self.alive() {
             return;
         }
@@ -135,6 +135,11 @@ impl Atoll {
     /// The gateway process, for memory measurements.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Everything it wrote so far.
