@@ -225,6 +225,10 @@ impl Modules {
                 }
                 Some(buffer.into())
             }
+            ModuleBody::Wasm(_) if crate::platform::is_jitless() => throw(
+                scope,
+                "WebAssembly is not available here: this host class is without compilers (jitless)",
+            ),
             ModuleBody::Wasm(bytes) => {
                 let module = match self.entry.wasm[index].get() {
                     Some(compiled) => v8::WasmModuleObject::from_compiled_module(scope, compiled)?,

@@ -216,6 +216,14 @@ pub(super) const HOST: &[Row] = &[
         "throw Object.assign(()=>{},{name:{},message:[],stack:1})",
     ),
     row(
+        "44",
+        "the host's print, by the prototypes of what is there",
+        SURVIVES,
+        "const seen=new Set();for(const k of Reflect.ownKeys(globalThis)){let v;try{v=globalThis[k]}catch{continue}\
+         for(let o=v;o!==null&&(typeof o==='object'||typeof o==='function')&&!seen.has(o);o=Object.getPrototypeOf(o)){seen.add(o);\
+         if(Object.hasOwn(o,'print')||Object.hasOwn(o,'ops'))return 'has print: '+String(k)}}return 'survived'",
+    ),
+    row(
         "45",
         "finalisers of a request that is over",
         SURVIVES,

@@ -39,6 +39,8 @@ deno_core::extension!(
         invocation::op_returned,
         invocation::op_settled,
         invocation::op_timer_set,
+        invocation::op_trace_exception,
+        invocation::op_trace_log,
         invocation::op_url_parse_href,
         digest::op_node_hash_create,
         digest::op_node_hash_update,
