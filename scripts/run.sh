@@ -55,6 +55,7 @@ Atoll serves the examples. In another terminal:
   curl -N '$(worker streaming)/'
   curl '$(worker wasm)/?n=10000'
   curl '$(worker scheduled)/'
+  curl '$(worker shop)/?apple=4&bread=1'
 
 Workers also answer at host names:  curl http://hello.demo.localhost:${listen##*:}/
 Code mode, one POST:

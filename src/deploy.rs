@@ -18,7 +18,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::bindings::{self, Bindings, BoundNames, Place};
+use crate::bindings::{self, Bindings, BoundNames, CALLERS_MAX, CallerPattern, Place, Services};
 use crate::config::{Config, Name, Tenant};
 use crate::dispatch::logs::LogRing;
 use crate::dispatch::{Deployment, Isolates, Var};
@@ -110,6 +110,8 @@ pub struct Settings {
     pub crons: Vec<String>,
     /// Custom host names.
     pub hosts: Vec<String>,
+    /// Who may call it besides the workers of its own tenant.
+    pub allow_callers: Vec<String>,
     /// What one invocation may use, already capped by the tenant's limits.
     pub limits: Limits,
 }
@@ -120,6 +122,7 @@ pub(crate) struct Deployer {
     store: Store,
     routes: Arc<Routes>,
     isolates: Arc<dyn Isolates>,
+    services: Arc<Services>,
     outbound: Outbound,
     kv: Kv,
     witness: Arc<dyn Witness>,
@@ -135,14 +138,15 @@ impl Deployer {
         config: &Config,
         store: Store,
         kv: Kv,
-        routes: Arc<Routes>,
-        isolates: Arc<dyn Isolates>,
+        services: Services,
         witness: Arc<dyn Witness>,
     ) -> Result<Self, DeployError> {
+        let (routes, isolates) = (services.routes.clone(), services.isolates.clone());
+        let services = Arc::new(services);
         let outbound = Outbound::new(config, Arc::clone(&witness))?;
         let (change, logs) = (tokio::sync::Mutex::default(), Mutex::default());
         let (tenants, checks) = (config.tenants.clone(), config.checks.clone());
-        Ok(Self { tenants, store, routes, isolates, outbound, kv, witness, checks, change, logs })
+        Ok(Self { tenants, store, routes, isolates, services, outbound, kv, witness, checks, change, logs })
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -256,7 +260,7 @@ impl Deployer {
 
     /// For whom bindings are made.
     fn place<'a>(&'a self, tenant: &'a Tenant, worker: &'a str) -> Place<'a> {
-        Place { tenant, worker, kv: &self.kv, witness: &self.witness }
+        Place { tenant, worker, services: &self.services, kv: &self.kv, witness: &self.witness }
     }
 
     fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
@@ -297,6 +301,12 @@ impl Deployer {
             vars: vars(&settings),
             bindings: bindings::bind(&settings.bindings, &self.place(tenant, worker.as_str())),
             outbound,
+            // What was stored was checked.
+            allow_callers: settings
+                .allow_callers
+                .iter()
+                .filter_map(|text| CallerPattern::parse(text))
+                .collect(),
             limits: settings.limits.lower_of(tenant.limits),
             crons: settings.crons,
             hosts: settings.hosts,
@@ -328,6 +338,12 @@ impl Deployer {
         bounded("vars", names, VARS_MAX)?;
         check_names(settings)?;
         bindings::check(&settings.bindings, &self.place(tenant, worker))?;
+        bounded("allowCallers", settings.allow_callers.len(), CALLERS_MAX)?;
+        for text in &settings.allow_callers {
+            if CallerPattern::parse(text).is_none() {
+                return Err(invalid("allowCallers", format!("{text:?} is not TENANT/WORKER or TENANT/*")));
+            }
+        }
         self.outbound(tenant, "check", settings.egress.as_deref(), &settings.outbound).map(|_| ())
     }
 }

@@ -23,7 +23,7 @@ use atoll_loader::limits::Limits;
 use http::Response;
 use tokio::sync::mpsc;
 
-use crate::bindings::{Bound, Under};
+use crate::bindings::{Bound, CallerPattern, Under};
 use crate::config::Name;
 use crate::hosts::{Hosts, Sandbox};
 use logs::LogRing;
@@ -36,6 +36,10 @@ pub trait Isolates: Send + Sync + 'static {
     fn start(&self, start: Start) -> Result<Running, LinkDown>;
     /// Drops a warm isolate once it is idle.
     fn evict(&self, key: &Arc<str>);
+    /// Whether a tenant must wait, because its code ended hosts faster than they come back.
+    fn bars(&self, _tenant: &str) -> bool {
+        false
+    }
     /// Whether work can be taken now.
     fn ready(&self) -> bool;
     /// How far the process that runs guests is confined; `None` while nobody knows.
@@ -73,6 +77,10 @@ impl Isolates for Hosts {
 
     fn evict(&self, key: &Arc<str>) {
         Hosts::evict(self, key);
+    }
+
+    fn bars(&self, tenant: &str) -> bool {
+        Hosts::bars(self, tenant)
     }
 
     fn ready(&self) -> bool {
@@ -117,6 +125,8 @@ pub struct Deployment {
     pub bindings: Vec<(Arc<str>, Arc<dyn Bound>)>,
     /// Where `fetch()` goes.
     pub outbound: Option<Arc<dyn Channel>>,
+    /// Who may call it besides the workers of its own tenant.
+    pub allow_callers: Vec<CallerPattern>,
     /// What one invocation may use.
     pub limits: Limits,
     /// Its cron expressions.
@@ -199,7 +209,12 @@ impl From<Ended> for Unanswered {
 impl<S: LogSink> Invocation<S> {
     /// Starts. If no host can take it, the record is closed and the outcome returned.
     pub fn start(isolates: &dyn Isolates, start: Start, sink: S, record: Record) -> Result<Self, Box<Ended>> {
-        match isolates.start(start) {
+        Self::begun(isolates.start(start), sink, record)
+    }
+
+    /// The same for one that was started, or not, by other means.
+    pub fn begun(started: Result<Running, LinkDown>, sink: S, record: Record) -> Result<Self, Box<Ended>> {
+        match started {
             Ok(mut running) => {
                 let lines = running.take_logs();
                 Ok(Self { live: Some(Live { running, lines, sink, record }) })

@@ -78,8 +78,12 @@ const adjust = {
           const { DOMException } = load("ext:deno_web/01_dom_exception.js");
           throw new DOMException(kv.NOT_CLONED, "DataCloneError");
         }
+        if (wasLoaded("ext:atoll/rpc.js")?.isService(value)) {
+          const { DOMException } = load("ext:deno_web/01_dom_exception.js");
+          throw new DOMException("ServiceStub cannot be serialized in this context.", "DataCloneError");
+        }
         if (
-          fetchApi.isRequest(value) || fetchApi.isResponse(value) || fetchApi.capabilityOf(value) !== undefined ||
+          fetchApi.isRequest(value) || fetchApi.isResponse(value) ||
           isA("ext:deno_web/02_event.js", "EventTarget") || isA("ext:deno_web/02_event.js", "Event") ||
           isA("ext:deno_crypto/00_crypto.js", "CryptoKey") || isA("ext:atoll/formdata.js", "FormData")
         ) {
@@ -224,6 +228,7 @@ class Invocation {
       this.finishIfIdle();
     };
     PromisePrototypeThen(PromiseResolve(promise), settle, (error) => {
+      if (traced) load("ext:atoll/tail.js").exception(this.id, error);
       logError("Uncaught (in promise)", error);
       settle();
     });
@@ -397,7 +402,12 @@ function logError(prefix, error) {
 const counts = new SafeMap();
 const started = new SafeMap();
 let indent = "";
-const line = (level) => (...args) => log(level, args);
+// Whether somebody wants to know what this worker does.
+let traced = false;
+const line = (level) => (...args) => {
+  log(level, args);
+  if (traced) load("ext:atoll/tail.js").log(currentId(), level, args);
+};
 function table(data, columns) {
   let text;
   try {
@@ -418,7 +428,7 @@ const console = {
     log(DEBUG, [`Trace${text === "" ? "" : ": " + text}${at < 0 ? "" : primordials.StringPrototypeSlice(stack, at)}`]);
   },
   dir: (value) => log(LOG, [value]),
-  dirxml: line(LOG),
+  dirxml: (...args) => log(LOG, args),
   table,
   assert: (condition, ...args) => {
     if (!condition) log(ERROR, ["Assertion failed:", format(args)]);
@@ -471,7 +481,8 @@ function start(namespace, environment) {
 }
 
 /** Builds `env` from (name, kind, value) triples, and says where global fetch() goes (-1: nowhere). */
-function makeEnv(outbound, triples) {
+function makeEnv(outbound, triples, isTraced = false) {
+  traced = isTraced;
   fetchApi.setOutbound(outbound);
   // From a worker that loads this one: one value, 0 is none.
   if (typeof triples === "number") return env = rpc().take(triples) ?? {};
@@ -604,6 +615,8 @@ function onRpc(kind, number, call, path, message, name, props) {
     }
     return false;
   }
+  // 5: a tail.
+  if (kind === 5) return load("ext:atoll/tail.js").run(number, path, name, props);
   rpc().onRpc(kind, number, call, path, message, name, props);
 }
 
@@ -619,7 +632,7 @@ function forget(id) {
 const host = {
   __proto__: null,
   core, primordials, load, wasLoaded, currentId, currentInvocation, requireInvocation, waitFor, logError, kInvocation,
-  getEnv: () => env, wakeNow: wake, invoke, entrypoint, parseProps,
+  getEnv: () => env, wakeNow: wake, invoke, entrypoint, callHandler: call, parseProps,
   isNoEntrypoint: (error) => error === noEntrypoint,
 };
 internals.atoll = host;

@@ -789,6 +789,7 @@ function capabilityOf(value) {
 
 return {
   RpcStub, RpcPromise, RpcProperty, ServiceStub, makeFetcher: (number) => makeService(() => number, false), capabilityOf, exportsOf,
+  isService: (value) => stateOf(value)?.type === "service" || stateOf(value)?.type === "loopback",
   dynamicEntrypoint, packPlain, onRpc, forget, take: (message) => take(message, false).value,
 };
 })();

@@ -12,6 +12,7 @@
 
 mod kv;
 mod logger;
+mod service;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,10 @@ use std::sync::Arc;
 use atoll_bindings::crossing::Witness;
 use atoll_bindings::link::Grant;
 use serde::{Deserialize, Serialize};
+
+pub use service::{CallerPattern, Services};
+
+pub(crate) use service::CALLERS_MAX;
 
 use crate::config::{Name, Tenant};
 use crate::deploy::{DeployError, invalid};
@@ -36,6 +41,8 @@ pub enum Binding {
     Logger(logger::Logger),
     /// A namespace of the key-value store.
     Kv(kv::KvNamespace),
+    /// Another deployed worker.
+    Service(service::Service),
 }
 
 impl Binding {
@@ -44,6 +51,7 @@ impl Binding {
         match self {
             Self::Logger(logger) => logger.check(),
             Self::Kv(kv) => kv.check(),
+            Self::Service(service) => service.check(),
         }
     }
 
@@ -52,13 +60,14 @@ impl Binding {
         match self {
             Self::Logger(logger) => logger.bind(),
             Self::Kv(kv) => kv.bind(place),
+            Self::Service(service) => service.bind(place),
         }
     }
 
     /// Makes what it names, where that is not there before it is first named.
     async fn prepare(&self, place: &Place<'_>) -> Result<(), DeployError> {
         match self {
-            Self::Logger(_) => Ok(()),
+            Self::Logger(_) | Self::Service(_) => Ok(()),
             Self::Kv(kv) => kv.prepare(place).await,
         }
     }
@@ -81,6 +90,8 @@ pub struct Place<'a> {
     pub(crate) kv: &'a Kv,
     /// To whom uses are told.
     pub(crate) witness: &'a Arc<dyn Witness>,
+    /// What leads to other workers.
+    pub services: &'a Arc<Services>,
 }
 
 /// Under which invocation something is granted.

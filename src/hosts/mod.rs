@@ -150,10 +150,15 @@ impl Hosts {
         Self { inner }
     }
 
+    /// Hosts are everybody's: a tenant that ends them faster than they come back waits.
+    #[must_use]
+    pub fn bars(&self, tenant: &str) -> bool {
+        lock(&self.inner.ledger).is_barred(tenant, Instant::now())
+    }
+
     /// Starts an invocation on the host of its tenant. Never waits.
     pub fn start(&self, start: Start) -> Result<Running, LinkDown> {
-        // Hosts are everybody's: a tenant that ends them faster than they come back waits.
-        if lock(&self.inner.ledger).is_barred(&start.identity.tenant, Instant::now()) {
+        if self.bars(&start.identity.tenant) {
             return Err(LinkDown { reason: CloseReason::NotReady });
         }
         let link = lock(&self.inner.slots).pick(&start.identity.tenant);

@@ -30,6 +30,7 @@ pub(crate) use serve::{host_fault, limit_text};
 pub use tls::TlsError;
 
 use crate::admission::Admission;
+use crate::bindings::Services;
 use crate::config::Config;
 use crate::deploy::{DeployError, Deployer};
 use crate::dispatch::Isolates;
@@ -126,10 +127,16 @@ impl Server {
         let kv = Kv::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
         let witness = Arc::new(crate::observe::Crossings(observer.clone()));
-        let deployer = Deployer::new(&config, store, kv, routes.clone(), isolates.clone(), witness)?;
-        deployer.restore().await?;
         let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
         let admission = Admission::new(config.admission, policies);
+        let services = Services {
+            routes: routes.clone(),
+            admission: admission.clone(),
+            observer: observer.clone(),
+            isolates: isolates.clone(),
+        };
+        let deployer = Deployer::new(&config, store, kv, services, witness)?;
+        deployer.restore().await?;
         let (phase, draining) = watch::channel(Phase::Serving);
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);
         let (listen, drain_timeout) = (config.listen.clone(), config.http.drain_timeout);

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::client::{self, Answer};
-use super::worker::{COMPATIBILITY_DATE, Kind, Module, Request, Worker};
+use super::worker::{COMPATIBILITY_DATE, Kind, Module, Request, Service, Worker};
 
 /// The tenant under test.
 pub(crate) const TENANT: &str = "acme";
@@ -264,7 +264,8 @@ pub(crate) fn deployment(worker: &Worker) -> Value {
     let namespace = |name: &String| {
         (name.clone(), json!({ "type": "kv", "namespace": format!("{}-{name}", worker.name) }))
     };
-    let bindings: serde_json::Map<String, Value> = worker.kv.iter().map(namespace).collect();
+    let services = worker.services.iter().map(|service| (service.binding.clone(), service_binding(service)));
+    let bindings: serde_json::Map<String, Value> = worker.kv.iter().map(namespace).chain(services).collect();
     json!({
         "compatibilityDate": COMPATIBILITY_DATE,
         "compatibilityFlags": worker.flags,
@@ -275,6 +276,17 @@ pub(crate) fn deployment(worker: &Worker) -> Value {
         "loaders": worker.loaders,
         "bindings": bindings,
     })
+}
+
+fn service_binding(service: &Service) -> Value {
+    let mut binding = json!({ "type": "service", "worker": service.worker });
+    if let Some(entrypoint) = &service.entrypoint {
+        binding["entrypoint"] = json!(entrypoint);
+    }
+    if let Some(props) = &service.props {
+        binding["props"] = props.clone();
+    }
+    binding
 }
 
 fn modules(modules: &[Module]) -> Value {

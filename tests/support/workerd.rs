@@ -160,6 +160,17 @@ fn worker_config(folder: &Path, index: usize, worker: &Worker) -> String {
         let service = quote(&kv_service(worker, name));
         write!(bindings, "(name = {}, kvNamespace = {service}), ", quote(name)).expect("writing to a string");
     }
+    for service in &worker.services {
+        let mut target = format!("name = {}", quote(&service.worker));
+        if let Some(entrypoint) = &service.entrypoint {
+            write!(target, ", entrypoint = {}", quote(entrypoint)).expect("writing to a string");
+        }
+        if let Some(props) = &service.props {
+            write!(target, ", props = (json = {})", quote(&props.to_string())).expect("writing to a string");
+        }
+        write!(bindings, "(name = {}, service = ({target})), ", quote(&service.binding))
+            .expect("writing to a string");
+    }
     let flags: Vec<String> = worker.flags.iter().map(|flag| quote(flag)).collect();
     format!(
         "(compatibilityDate = \"{COMPATIBILITY_DATE}\", compatibilityFlags = [{}], \

@@ -37,6 +37,8 @@ deno_core::extension!(
         invocation::op_returned,
         invocation::op_settled,
         invocation::op_timer_set,
+        invocation::op_trace_exception,
+        invocation::op_trace_log,
         invocation::op_url_parse_href,
         rpc::op_rpc_blob,
         rpc::op_rpc_pack,
