@@ -3,8 +3,10 @@
 
 pub mod admission;
 mod api;
+pub mod audit;
 pub mod bindings;
 pub mod config;
+pub mod cost;
 pub mod deploy;
 pub mod dispatch;
 pub mod hosts;

@@ -595,8 +595,8 @@ type Env = Vec<(Arc<str>, EnvValue)>;
 /// Splits `env` into what the host sees and the capabilities behind its numbers. Number 0 is the outbound channel.
 fn grants(env: Vec<(Arc<str>, Grant)>) -> (Env, Vec<Granted>) {
     let mut granted = Vec::new();
-    let mut number = |one| {
-        granted.push(one);
+    let mut number = |capability| {
+        granted.push(capability);
         ChannelId(granted.len() as u32)
     };
     let value = |(name, grant)| {

@@ -354,5 +354,6 @@ pub(super) async fn scheduled(
     };
     let ok = ended.outcome == Outcome::Done;
     let outcome = ended.outcome.code();
-    Ok(json(StatusCode::OK, &ScheduledOutput { ok, outcome, message, usage: ended.usage.into() }))
+    let usage = UsageOutput::priced(ended.usage, gateway.config.cost.as_ref());
+    Ok(json(StatusCode::OK, &ScheduledOutput { ok, outcome, message, usage }))
 }

@@ -39,10 +39,10 @@ pub const BINDINGS_MAX: usize = 100;
 pub enum Binding {
     /// Structured log lines.
     Logger(logger::Logger),
-    /// A namespace of the key-value store.
-    Kv(kv::KvNamespace),
     /// Another deployed worker.
     Service(service::Service),
+    /// A namespace of the key-value store.
+    Kv(kv::KvNamespace),
 }
 
 impl Binding {
@@ -50,8 +50,8 @@ impl Binding {
     fn check(&self, _place: &Place<'_>) -> Result<(), DeployError> {
         match self {
             Self::Logger(logger) => logger.check(),
-            Self::Kv(kv) => kv.check(),
             Self::Service(service) => service.check(),
+            Self::Kv(kv) => kv.check(),
         }
     }
 
@@ -59,8 +59,8 @@ impl Binding {
     fn bind(&self, place: &Place<'_>) -> Arc<dyn Bound> {
         match self {
             Self::Logger(logger) => logger.bind(),
-            Self::Kv(kv) => kv.bind(place),
             Self::Service(service) => service.bind(place),
+            Self::Kv(kv) => kv.bind(place),
         }
     }
 
@@ -86,12 +86,12 @@ pub struct Place<'a> {
     pub tenant: &'a Tenant,
     /// The worker's name, or an execution's id.
     pub worker: &'a str,
+    /// What leads to other workers.
+    pub services: &'a Arc<Services>,
     /// The key-value store.
     pub(crate) kv: &'a Kv,
     /// To whom uses are told.
     pub(crate) witness: &'a Arc<dyn Witness>,
-    /// What leads to other workers.
-    pub services: &'a Arc<Services>,
 }
 
 /// Under which invocation something is granted.

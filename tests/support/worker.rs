@@ -8,8 +8,8 @@
 //! // @experimental yes               experimental flags may be among them
 //! // @env NAME "value"               an environment variable, as JSON (a string is a text binding)
 //! // @loader LOADER                  a worker loader binding
-//! // @kv KV                          a namespace of the key-value store, its own
 //! // @service OTHER callee#Named {}   a service binding: a worker below or `self`, its entrypoint, its props
+//! // @kv KV                          a namespace of the key-value store, its own
 //! // > POST /path                    a request; without any, one `GET /` is sent
 //! // + content-type: text/plain      a header of the request above
 //! // = some text                     its body, with \r \n \t \\ \xNN; several lines join without a separator
@@ -100,9 +100,9 @@ pub(crate) struct Worker {
     pub(crate) flags: Vec<String>,
     pub(crate) env: Vec<(String, serde_json::Value)>,
     pub(crate) loaders: Vec<String>,
+    pub(crate) services: Vec<Service>,
     /// Names in `env` of key-value namespaces.
     pub(crate) kv: Vec<String>,
-    pub(crate) services: Vec<Service>,
     /// Whether it may use experimental flags.
     pub(crate) experimental: bool,
 }
@@ -117,8 +117,8 @@ impl Worker {
             flags: vec![],
             env: vec![],
             loaders: vec![],
-            kv: vec![],
             services: vec![],
+            kv: vec![],
             experimental: false,
         }
     }
@@ -226,11 +226,11 @@ fn directive(line: &str, worker: &mut Worker, requests: &mut Vec<Request>) {
         "@flags" => worker.flags.extend(value.split_whitespace().map(String::from)),
         "@experimental" => worker.experimental = true,
         "@loader" => worker.loaders.push(value.trim().into()),
-        "@kv" => worker.kv.push(value.trim().into()),
         "@service" => {
             let service = Service::parse(&worker.name, value);
             worker.services.push(service);
         }
+        "@kv" => worker.kv.push(value.trim().into()),
         "@env" => {
             let (name, json) = value.split_once(' ').expect("@env NAME JSON");
             worker.env.push((name.into(), serde_json::from_str(json).expect("@env takes JSON")));
@@ -257,7 +257,8 @@ fn last(requests: &mut [Request]) -> &mut Request {
     requests.last_mut().expect("a `>` line comes first")
 }
 
-fn unescape(text: &str) -> Vec<u8> {
+/// Text in which `\r`, `\n`, `\t`, `\\` and `\xNN` stand for bytes.
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = vec![];
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -103,7 +103,9 @@ fn listen_events(stdout: std::process::ChildStdout) -> mpsc::Receiver<(String, u
 }
 
 fn write_config(folder: &Path, workers: &[Worker]) -> PathBuf {
-    let mut services = String::new();
+    // Workers may reach servers of the test.
+    let mut services =
+        String::from("  (name = \"internet\", network = (allow = [\"public\", \"local\"])),\n");
     let mut sockets = String::new();
     for (index, worker) in workers.iter().enumerate() {
         let name = quote(&worker.name);
@@ -156,10 +158,6 @@ fn worker_config(folder: &Path, index: usize, worker: &Worker) -> String {
     for name in &worker.loaders {
         write!(bindings, "(name = {}, workerLoader = ()), ", quote(name)).expect("writing to a string");
     }
-    for name in &worker.kv {
-        let service = quote(&kv_service(worker, name));
-        write!(bindings, "(name = {}, kvNamespace = {service}), ", quote(name)).expect("writing to a string");
-    }
     for service in &worker.services {
         let mut target = format!("name = {}", quote(&service.worker));
         if let Some(entrypoint) = &service.entrypoint {
@@ -170,6 +168,10 @@ fn worker_config(folder: &Path, index: usize, worker: &Worker) -> String {
         }
         write!(bindings, "(name = {}, service = ({target})), ", quote(&service.binding))
             .expect("writing to a string");
+    }
+    for name in &worker.kv {
+        let service = quote(&kv_service(worker, name));
+        write!(bindings, "(name = {}, kvNamespace = {service}), ", quote(name)).expect("writing to a string");
     }
     let flags: Vec<String> = worker.flags.iter().map(|flag| quote(flag)).collect();
     format!(

@@ -68,10 +68,10 @@ pub enum Grant {
     Data(Bytes),
     /// A Fetcher.
     Channel(Arc<dyn Channel>),
-    /// A namespace of the key-value store.
-    Kv(Arc<dyn Channel>),
     /// Another worker.
     Service(Arc<dyn Service>),
+    /// A namespace of the key-value store.
+    Kv(Arc<dyn Channel>),
     /// A Worker Loader.
     Loader {
         /// Cache scope, tenant included.
@@ -87,8 +87,8 @@ impl fmt::Debug for Grant {
             Self::Json(_) => f.write_str("Json"),
             Self::Data(_) => f.write_str("Data"),
             Self::Channel(channel) => write!(f, "Channel({})", channel.name()),
-            Self::Kv(channel) => write!(f, "Kv({})", channel.name()),
             Self::Service(service) => write!(f, "Service({})", service.name()),
+            Self::Kv(channel) => write!(f, "Kv({})", channel.name()),
             Self::Loader { scope } => write!(f, "Loader({scope})"),
         }
     }
