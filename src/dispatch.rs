@@ -23,7 +23,7 @@ use atoll_loader::limits::Limits;
 use http::Response;
 use tokio::sync::mpsc;
 
-use crate::bindings::{Bound, Under};
+use crate::bindings::{Bound, CallerPattern, Under};
 use crate::config::Name;
 use crate::hosts::{Hosts, Sandbox};
 use logs::LogRing;
@@ -41,6 +41,10 @@ pub trait Isolates: Send + Sync + 'static {
     /// For how long this tenant's work is not taken, in milliseconds.
     fn suspended_ms(&self, _tenant: &str) -> Option<u64> {
         None
+    }
+    /// Whether the code of these two tenants may be in one process.
+    fn may_share(&self, _one: &str, _other: &str) -> bool {
+        true
     }
     /// How far the process that runs guests is confined; `None` while nobody knows.
     fn sandbox(&self) -> Option<Sandbox>;
@@ -77,6 +81,10 @@ impl Isolates for Hosts {
 
     fn evict(&self, key: &Arc<str>) {
         Hosts::evict(self, key);
+    }
+
+    fn may_share(&self, one: &str, other: &str) -> bool {
+        Hosts::may_share(self, one, other)
     }
 
     fn ready(&self) -> bool {
@@ -125,6 +133,8 @@ pub struct Deployment {
     pub bindings: Vec<(Arc<str>, Arc<dyn Bound>)>,
     /// Where `fetch()` goes.
     pub outbound: Option<Arc<dyn Channel>>,
+    /// Who may call it besides the workers of its own tenant.
+    pub allow_callers: Vec<CallerPattern>,
     /// What one invocation may use.
     pub limits: Limits,
     /// Its cron expressions.
@@ -213,7 +223,12 @@ impl<S: LogSink> Invocation<S> {
         mut record: Record,
     ) -> Result<Self, Box<Ended>> {
         record.runs(&start);
-        match isolates.start(start) {
+        Self::begun(isolates.start(start), sink, record)
+    }
+
+    /// The same for one that was started, or not, by other means.
+    pub fn begun(started: Result<Running, LinkDown>, sink: S, record: Record) -> Result<Self, Box<Ended>> {
+        match started {
             Ok(mut running) => {
                 let lines = running.take_logs();
                 Ok(Self { live: Some(Live { running, lines, sink, record }) })

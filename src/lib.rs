@@ -10,6 +10,7 @@ pub mod cost;
 pub mod deploy;
 pub mod dispatch;
 pub mod hosts;
+pub mod kv;
 pub mod observe;
 pub mod problem;
 pub mod route;

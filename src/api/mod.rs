@@ -7,6 +7,7 @@ mod auth;
 mod events;
 mod execute;
 mod input;
+mod kv;
 mod logs;
 mod workers;
 
@@ -45,6 +46,8 @@ enum Action {
     Rollback,
     Scheduled,
     Logs,
+    ListKv,
+    DeleteKv,
     Audit,
 }
 
@@ -55,6 +58,7 @@ impl Action {
             Self::PutWorker => Some("deploy"),
             Self::DeleteWorker => Some("delete"),
             Self::Rollback => Some("rollback"),
+            Self::DeleteKv => Some("delete_kv"),
             _ => None,
         }
     }
@@ -78,6 +82,8 @@ const TABLE: &[Entry] = &[
     ("POST", "/v1/workers/{name}/rollback", Action::Rollback, Some(Scope::Deploy)),
     ("POST", "/v1/workers/{name}/scheduled", Action::Scheduled, Some(Scope::Deploy)),
     ("GET", "/v1/workers/{name}/logs", Action::Logs, Some(Scope::Read)),
+    ("GET", "/v1/kv", Action::ListKv, Some(Scope::Read)),
+    ("DELETE", "/v1/kv/{name}", Action::DeleteKv, Some(Scope::Deploy)),
     ("GET", "/v1/audit", Action::Audit, Some(Scope::Audit)),
 ];
 
@@ -85,6 +91,7 @@ const TABLE: &[Entry] = &[
 fn allow(pattern: &str) -> &'static str {
     match pattern {
         "/v1/workers/{name}" => "GET, HEAD, PUT, DELETE",
+        "/v1/kv/{name}" => "DELETE",
         "/v1/execute" | "/v1/workers/{name}/rollback" | "/v1/workers/{name}/scheduled" => "POST",
         _ => "GET, HEAD",
     }
@@ -133,6 +140,11 @@ pub(crate) async fn answer(
     }
     if action == Action::ListWorkers {
         return workers::list(gateway, &tenant).await;
+    }
+    match action {
+        Action::ListKv => return kv::list(gateway, &tenant).await,
+        Action::DeleteKv => return kv::delete(gateway, &tenant, name.unwrap_or_default()).await,
+        _ => {}
     }
     let name = name.and_then(Name::parse).ok_or_else(|| {
         Problem::unprocessable(

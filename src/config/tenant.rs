@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{ConfigError, Name, ensure, is_host_name};
 use crate::admission::TenantPolicy;
+use crate::kv::KvQuota;
 
 /// Most tokens of one tenant.
 const TOKENS_PER_TENANT_MAX: usize = 64;
@@ -51,6 +52,8 @@ pub struct Tenant {
     pub limits: Limits,
     /// Its share of the machine.
     pub policy: TenantPolicy,
+    /// What its key-value namespaces may hold.
+    pub kv: KvQuota,
 }
 
 #[derive(Deserialize)]
@@ -66,6 +69,7 @@ pub(super) struct RawTenant {
     executions_max: u32,
     loads_per_second: u32,
     loads_burst: u32,
+    kv: KvQuota,
 }
 
 impl Default for RawTenant {
@@ -82,6 +86,7 @@ impl Default for RawTenant {
             executions_max: policy.executions_max,
             loads_per_second: policy.loads_per_second,
             loads_burst: policy.loads_burst,
+            kv: KvQuota::default(),
         }
     }
 }
@@ -125,6 +130,7 @@ impl RawTenant {
             host_class: self.host_class,
             limits: self.limits.lower_of(Limits::CEILING),
             policy,
+            kv: self.kv,
         })
     }
 }

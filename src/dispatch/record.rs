@@ -93,7 +93,8 @@ impl Record {
         self.limits = Some(start.limits);
         let fetch = start.outbound.iter().map(|channel| format!("fetch:{}", channel.name()));
         let named = start.env.iter().filter_map(|(name, grant)| match grant {
-            Grant::Channel(channel) => Some(format!("{name}:{}", channel.name())),
+            Grant::Channel(channel) | Grant::Kv(channel) => Some(format!("{name}:{}", channel.name())),
+            Grant::Service(service) => Some(format!("{name}:{}", service.name())),
             Grant::Loader { .. } => Some(format!("{name}:loader")),
             Grant::Text(_) | Grant::Json(_) | Grant::Data(_) => None,
         });

@@ -227,6 +227,14 @@ impl Hosts {
         Self { inner }
     }
 
+    /// Whether the code of these two tenants may be in one process: they are of one class, and neither was moved away.
+    #[must_use]
+    pub fn may_share(&self, one: &str, other: &str) -> bool {
+        let free = |tenant| self.penalty(tenant) == Penalty::Free;
+        one == other
+            || (std::ptr::eq(self.inner.pool(one), self.inner.pool(other)) && free(one) && free(other))
+    }
+
     /// Starts an invocation on the host of its tenant. Never waits.
     pub fn start(&self, start: Start) -> Result<Running, LinkDown> {
         let tenant = &start.identity.tenant;

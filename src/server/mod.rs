@@ -47,10 +47,12 @@ pub use tls::TlsError;
 
 use crate::admission::{Admission, Denied, Kind, Permit};
 use crate::audit::Audit;
+use crate::bindings::Services;
 use crate::config::{Config, Name};
 use crate::deploy::{DeployError, Deployer};
 use crate::dispatch::Isolates;
 use crate::dispatch::steps::Steps;
+use crate::kv::{Kv, KvError};
 use crate::observe::Observer;
 use crate::route::runner::StepRunner;
 use crate::router::Routes;
@@ -81,6 +83,9 @@ pub enum StartError {
     /// The stored deployments cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The key-value store cannot be opened.
+    #[error(transparent)]
+    Kv(#[from] KvError),
     /// The audit log cannot be opened.
     #[error("cannot open the audit log: {0}")]
     Audit(std::io::Error),
@@ -157,14 +162,21 @@ impl Server {
     ) -> Result<Self, StartError> {
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&config.data_dir).await?;
+        let kv = Kv::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
         let audit = audit(&config).await.map_err(StartError::Audit)?;
         let witness =
             Arc::new(crate::observe::Crossings { observer: observer.clone(), audit: audit.clone() });
-        let deployer = Deployer::new(&config, store, routes.clone(), isolates.clone(), witness)?;
-        deployer.restore().await?;
         let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
         let admission = Admission::new(config.admission, policies, audit.clone());
+        let services = Services {
+            routes: routes.clone(),
+            admission: admission.clone(),
+            observer: observer.clone(),
+            isolates: isolates.clone(),
+        };
+        let deployer = Deployer::new(&config, store, kv, services, witness)?;
+        deployer.restore().await?;
         let (phase, draining) = watch::channel(Phase::Serving);
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);
         let (listen, drain_timeout) = (config.listen.clone(), config.http.drain_timeout);

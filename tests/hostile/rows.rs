@@ -166,6 +166,24 @@ pub(super) const CPU: &[Row] = &[
         "const k=await crypto.subtle.importKey('raw',new Uint8Array(8),'PBKDF2',false,['deriveBits']);\
          await crypto.subtle.deriveBits({name:'PBKDF2',hash:'SHA-256',salt:new Uint8Array(8),iterations:2e9},k,256)",
     ),
+    row(
+        "16c",
+        "a key derivation without an end, where it is called",
+        STOPPED,
+        "const {pbkdf2Sync}=await import('node:crypto');pbkdf2Sync('p','s',2**31-1,64,'sha512')",
+    ),
+    row(
+        "16d",
+        "a memory-hard one",
+        STOPPED,
+        "const {scryptSync}=await import('node:crypto');scryptSync('p','s',8,{N:8192,r:8,p:15000,maxmem:2**40})",
+    ),
+    row(
+        "16e",
+        "hashes that are begun and kept",
+        ANY,
+        "const {createHash}=await import('node:crypto');const kept=[];for(;;)kept.push(createHash('sha512'))",
+    ),
     row("13", "JSON.stringify with an endless toJSON", STOPPED, "JSON.stringify({toJSON(){for(;;);}})"),
     row(
         "14",
