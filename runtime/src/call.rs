@@ -32,6 +32,8 @@ pub(crate) enum CallRefused {
     TooManyStubs,
     #[error("This binding takes method calls with at most {METHOD_BYTES_MAX} bytes of plain data.")]
     PlainOnly,
+    #[error("Incoming CONNECT on a worker not supported")]
+    NoConnections,
     #[error("The capability is gone.")]
     NoCapability,
 }
@@ -77,6 +79,7 @@ impl IsolateState {
                 self.launch(launch);
                 Ok(number)
             }
+            Capability::Entrypoint { .. } if head.0.method == "CONNECT" => Err(CallRefused::NoConnections),
             Capability::Entrypoint { worker, name, props, limits } => {
                 let limits = limits
                     .map_or(worker.limits(), |own| own.lower_of(worker.limits()))

@@ -290,6 +290,7 @@ impl Modules {
             return Some(v8::Local::new(scope, module));
         }
         let script = match specifier {
+            "cloudflare:sockets" => "ext:atoll/sockets.js",
             "cloudflare:workers" => "ext:atoll/cloudflare_workers.js",
             _ => return None,
         };
