@@ -22,6 +22,7 @@ use crate::bindings::{self, Bindings, BoundNames, CALLERS_MAX, CallerPattern, Pl
 use crate::config::{Config, Name, Tenant};
 use crate::dispatch::logs::LogRing;
 use crate::dispatch::{Deployment, Isolates, Var};
+use crate::kv::{Kv, KvError};
 use crate::router::Routes;
 use crate::store::{NewVersion, Store, StoreError, Version};
 use outbound::Outbound;
@@ -70,6 +71,9 @@ pub enum DeployError {
         /// What is wrong.
         reason: String,
     },
+    /// The key-value store failed or refused.
+    #[error(transparent)]
+    Kv(#[from] KvError),
     /// A setting that makes no sense.
     #[error("`{field}`: {reason}")]
     Invalid {
@@ -120,6 +124,8 @@ pub(crate) struct Deployer {
     isolates: Arc<dyn Isolates>,
     services: Arc<Services>,
     outbound: Outbound,
+    kv: Kv,
+    witness: Arc<dyn Witness>,
     checks: CheckConfig,
     /// Only one change at a time, so that routes follow the store.
     change: tokio::sync::Mutex<()>,
@@ -131,19 +137,24 @@ impl Deployer {
     pub(crate) fn new(
         config: &Config,
         store: Store,
+        kv: Kv,
         services: Services,
         witness: Arc<dyn Witness>,
     ) -> Result<Self, DeployError> {
         let (routes, isolates) = (services.routes.clone(), services.isolates.clone());
         let services = Arc::new(services);
-        let outbound = Outbound::new(config, witness)?;
+        let outbound = Outbound::new(config, Arc::clone(&witness))?;
         let (change, logs) = (tokio::sync::Mutex::default(), Mutex::default());
         let (tenants, checks) = (config.tenants.clone(), config.checks.clone());
-        Ok(Self { tenants, store, routes, isolates, services, outbound, checks, change, logs })
+        Ok(Self { tenants, store, routes, isolates, services, outbound, kv, witness, checks, change, logs })
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(crate) fn kv(&self) -> &Kv {
+        &self.kv
     }
 
     /// What the operator asks of code that comes in.
@@ -179,6 +190,7 @@ impl Deployer {
         settings: Settings,
     ) -> Result<Version, DeployError> {
         self.check(tenant, worker.as_str(), &settings)?;
+        bindings::prepare(&settings.bindings, &self.place(tenant, worker.as_str())).await?;
         let _change = self.change.lock().await;
         let json = serde_json::to_string(&settings);
         let new = NewVersion {
@@ -246,8 +258,9 @@ impl Deployer {
         Ok(bindings::bind(bindings, &place))
     }
 
+    /// For whom bindings are made.
     fn place<'a>(&'a self, tenant: &'a Tenant, worker: &'a str) -> Place<'a> {
-        Place { tenant, worker, services: &self.services }
+        Place { tenant, worker, services: &self.services, kv: &self.kv, witness: &self.witness }
     }
 
     fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {

@@ -36,12 +36,16 @@ pub trait Isolates: Send + Sync + 'static {
     fn start(&self, start: Start) -> Result<Running, LinkDown>;
     /// Drops a warm isolate once it is idle.
     fn evict(&self, key: &Arc<str>);
-    /// Whether a tenant must wait, because its code ended hosts faster than they come back.
-    fn bars(&self, _tenant: &str) -> bool {
-        false
-    }
     /// Whether work can be taken now.
     fn ready(&self) -> bool;
+    /// For how long this tenant's work is not taken, in milliseconds.
+    fn suspended_ms(&self, _tenant: &str) -> Option<u64> {
+        None
+    }
+    /// Whether the code of these two tenants may be in one process.
+    fn may_share(&self, _one: &str, _other: &str) -> bool {
+        true
+    }
     /// How far the process that runs guests is confined; `None` while nobody knows.
     fn sandbox(&self) -> Option<Sandbox>;
     /// The latest state of the active hosts.
@@ -79,12 +83,16 @@ impl Isolates for Hosts {
         Hosts::evict(self, key);
     }
 
-    fn bars(&self, tenant: &str) -> bool {
-        Hosts::bars(self, tenant)
+    fn may_share(&self, one: &str, other: &str) -> bool {
+        Hosts::may_share(self, one, other)
     }
 
     fn ready(&self) -> bool {
         Hosts::ready(self)
+    }
+
+    fn suspended_ms(&self, tenant: &str) -> Option<u64> {
+        Hosts::suspended_ms(self, tenant)
     }
 
     fn sandbox(&self) -> Option<Sandbox> {
@@ -208,7 +216,13 @@ impl From<Ended> for Unanswered {
 
 impl<S: LogSink> Invocation<S> {
     /// Starts. If no host can take it, the record is closed and the outcome returned.
-    pub fn start(isolates: &dyn Isolates, start: Start, sink: S, record: Record) -> Result<Self, Box<Ended>> {
+    pub fn start(
+        isolates: &dyn Isolates,
+        start: Start,
+        sink: S,
+        mut record: Record,
+    ) -> Result<Self, Box<Ended>> {
+        record.runs(&start);
         Self::begun(isolates.start(start), sink, record)
     }
 

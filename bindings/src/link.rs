@@ -595,20 +595,19 @@ type Env = Vec<(Arc<str>, EnvValue)>;
 /// Splits `env` into what the host sees and the capabilities behind its numbers. Number 0 is the outbound channel.
 fn grants(env: Vec<(Arc<str>, Grant)>) -> (Env, Vec<Granted>) {
     let mut granted = Vec::new();
+    let mut number = |capability| {
+        granted.push(capability);
+        ChannelId(granted.len() as u32)
+    };
     let value = |(name, grant)| {
         let value = match grant {
             Grant::Text(text) => EnvValue::Text(text),
             Grant::Json(json) => EnvValue::Json(json),
             Grant::Data(bytes) => EnvValue::Data(bytes),
             Grant::Loader { scope } => EnvValue::Loader { scope },
-            Grant::Channel(channel) => {
-                granted.push(Granted::Channel(channel));
-                EnvValue::Fetcher(ChannelId(granted.len() as u32))
-            }
-            Grant::Service(service) => {
-                granted.push(Granted::Service(service));
-                EnvValue::Service(ChannelId(granted.len() as u32))
-            }
+            Grant::Channel(channel) => EnvValue::Fetcher(number(Granted::Channel(channel))),
+            Grant::Kv(channel) => EnvValue::Kv(number(Granted::Channel(channel))),
+            Grant::Service(service) => EnvValue::Service(number(Granted::Service(service))),
         };
         (name, value)
     };
@@ -629,7 +628,7 @@ fn fits(invoke: &Invoke) -> bool {
                 EnvValue::Text(text) | EnvValue::Json(text) => text.len(),
                 EnvValue::Data(bytes) => bytes.len(),
                 EnvValue::Loader { scope } => scope.len(),
-                EnvValue::Fetcher(_) | EnvValue::Service(_) => 0,
+                EnvValue::Fetcher(_) | EnvValue::Kv(_) | EnvValue::Service(_) => 0,
             }
     };
     let env: usize = invoke.env.iter().map(value).sum();

@@ -186,6 +186,8 @@ pub enum EnvValue {
     Fetcher(ChannelId),
     /// Another worker: each use of it asks for a session with `OpenService`.
     Service(ChannelId),
+    /// A namespace of the key-value store: each of its methods is a call on the channel.
+    Kv(ChannelId),
     /// A Worker Loader (`env.LOADER`). Loaders with the same scope share named isolates.
     Loader {
         /// Cache scope, made by the gateway, tenant included.

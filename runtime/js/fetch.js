@@ -387,8 +387,8 @@ function cloneBody(body) {
   return new Body(STREAM, branches[1], body.length);
 }
 
-/** Hands a body to Rust: [kind, what, length]; a JS stream gets a number and a pump. */
-function handOver(body) {
+/** Hands a body to Rust: [kind, what, length]; a JS stream gets a number and a pump, and `failed` the error that breaks it off. */
+function handOver(body, failed = undefined) {
   if (body.kind === EMPTY) return [EMPTY, null, -1];
   if (isUsed(body)) throw new TypeError("Body has already been used. It can only be used once. Use tee() first if you need to read it twice.");
   body.used = true;
@@ -397,12 +397,12 @@ function handOver(body) {
   const number = op_body_open(currentId());
   const stream = body.source;
   if (stream.locked) throw new TypeError("This ReadableStream is currently locked to a reader.");
-  const pumping = pump(stream, number);
+  const pumping = pump(stream, number, failed);
   const invocation = host.currentInvocation();
   if (invocation !== undefined) invocation.waitUntil(pumping);
   return [STREAM, number, body.length];
 }
-async function pump(stream, number) {
+async function pump(stream, number, failed) {
   const reader = stream.getReader();
   try {
     for (;;) {
@@ -421,6 +421,7 @@ async function pump(stream, number) {
     }
     op_body_end(number);
   } catch (error) {
+    failed?.(error);
     op_body_abort(number, String(error?.message ?? error));
     try {
       await reader.cancel(error);
@@ -862,9 +863,9 @@ function fromParts(request, parts, body) {
 host.setFetchApi({
   Headers, Request, Response, fetch, incomingRequest, respond, makeFetcher, capabilityOf, isRequest,
   isHeaders: (value) => ObjectPrototypeIsPrototypeOf(HeadersPrototype, value), isResponse: responseState.is, listOf, parseUrl, chunkBytes, callFetch,
-  partsOf, fromParts, handOver, streamOf, rebuild, headersFrom,
+  partsOf, fromParts, handOver, streamOf, rebuild, headersFrom, extract, consume, toBytes, toText, toBuffer, isStream,
   bodyFrom: (stream) => new Body(STREAM, stream), bodyOfKind: (kind, source, length) => new Body(kind, source, length),
-  incomingResponse, failureOf, network: responseState.setNetwork, outbound: () => outbound,
+  NULL_OUTBOUND, incomingResponse, failureOf, network: responseState.setNetwork, outbound: () => outbound,
   setOutbound: (capability) => void (outbound = capability),
   trimmed() {
     ({ core, primordials } = host);

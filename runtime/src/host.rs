@@ -44,11 +44,19 @@ pub struct HostConfig {
     pub idle_ms: u64,
     /// Resident memory of the process beyond which its largest isolate and then the process must go, in bytes.
     pub resident_bytes_max: Option<u64>,
+    /// V8 without its compilers, and without WebAssembly. The first host of a process decides it for all.
+    pub jitless: bool,
 }
 
 impl Default for HostConfig {
     fn default() -> Self {
-        Self { pool_size: 16, isolates_max: 10_000, idle_ms: 300_000, resident_bytes_max: None }
+        Self {
+            pool_size: 16,
+            isolates_max: 10_000,
+            idle_ms: 300_000,
+            resident_bytes_max: None,
+            jitless: false,
+        }
     }
 }
 
@@ -93,7 +101,7 @@ impl std::fmt::Debug for Entry {
 
 impl HostShared {
     fn start(config: HostConfig, gateway: UnboundedSender<ToGateway>) -> std::io::Result<Arc<Self>> {
-        crate::platform::init();
+        crate::platform::init(config.jitless);
         let alarm = gateway.clone();
         let memory = config.resident_bytes_max.and_then(Resident::watch);
         let watchdog = Watchdog::start(memory, move |watchdog| {

@@ -281,6 +281,7 @@ pub(crate) fn env_arguments<'s>(
                     EnvValue::Service(channel) => {
                         ("fetcher", number(scope, capability(Capability::Service(channel))))
                     }
+                    EnvValue::Kv(channel) => ("kv", number(scope, capability(Capability::Channel(channel)))),
                     EnvValue::Loader { scope: loader } => ("loader", string(scope, &loader)?.into()),
                 };
                 add(scope, &name, kind, value)?;

@@ -18,6 +18,7 @@ use super::json;
 use crate::bindings::{Binding, Bindings};
 use crate::config::{Name, Tenant};
 use crate::deploy::{DeployError, Settings, now_ms, parse_cron};
+use crate::kv::KvError;
 use crate::problem::Problem;
 use crate::server::body::ReplyBody;
 use crate::server::{Gateway, fire};
@@ -122,7 +123,8 @@ pub(super) fn deploy_problem(error: &DeployError) -> Problem {
         DeployError::Store(StoreError::TooManyWorkers) => {
             Problem::unprocessable("too_many_workers", error.to_string())
         }
-        DeployError::Store(StoreError::Stopped) => {
+        DeployError::Kv(KvError::Full(_)) => Problem::unprocessable("kv_quota", error.to_string()),
+        DeployError::Store(StoreError::Stopped) | DeployError::Kv(KvError::Stopped) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", error.to_string()).retry_after(1)
         }
         other => Problem::internal(other),
@@ -352,5 +354,6 @@ pub(super) async fn scheduled(
     };
     let ok = ended.outcome == Outcome::Done;
     let outcome = ended.outcome.code();
-    Ok(json(StatusCode::OK, &ScheduledOutput { ok, outcome, message, usage: ended.usage.into() }))
+    let usage = UsageOutput::priced(ended.usage, gateway.config.cost.as_ref());
+    Ok(json(StatusCode::OK, &ScheduledOutput { ok, outcome, message, usage }))
 }

@@ -179,7 +179,9 @@ impl Callee {
         let deployment = self.find()?;
         let Services { admission, observer, isolates, .. } = &*self.services;
         let tenant = deployment.tenant.shared();
-        if isolates.bars(&tenant) {
+        // The callee comes to its caller's process: not if its own tenant is to wait, or the two must not meet there.
+        let suspended = isolates.suspended_ms(&tenant).is_some();
+        if suspended || !isolates.may_share(&self.caller.tenant, &tenant) {
             return Err(busy());
         }
         let permit = admission.enter(&deployment.tenant, Kind::Warm).map_err(|denied| {
@@ -188,7 +190,7 @@ impl Callee {
         })?;
         let trace = observer.begin(&headers(context.identity.traceparent.as_deref()));
         let worker = deployment.worker.shared();
-        let record = Record::new(
+        let mut record = Record::new(
             observer.clone(),
             tenant.clone(),
             worker.clone(),
@@ -201,6 +203,7 @@ impl Callee {
             props: self.props.clone(),
             ..deployment.start(StartEvent::Session, &trace)
         };
+        record.runs(&start);
         let observer = observer.clone();
         Ok((start, WorkerLogs { tenant, worker, trace, ring: deployment.logs.clone(), observer }, record))
     }

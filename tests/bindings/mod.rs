@@ -1,5 +1,6 @@
 //! Bindings of deployed workers, over real servers: what a deployment may ask for, and what each kind does for a guest.
 
+mod kv;
 mod loaded;
 mod logger;
 mod service;

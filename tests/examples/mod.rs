@@ -74,6 +74,26 @@ fn calls(example: &str) -> Vec<Call> {
                 &["inside"],
             ),
         ],
+        "codemode" => vec![
+            Call::get("/", &["search(input: { word: string })"]),
+            Call::post(
+                "/",
+                text,
+                "async () => { const found = await tools.search({ word: 'reef' }); console.log(found.length); return found.map(({ id }) => id); }",
+                200,
+                &[r#"{"result":[1,3],"logs":["2"]}"#],
+            ),
+            Call::post("/", text, "async () => tools.get({ id: 9 })", 200, &["RangeError: no note 9"]),
+            Call::post("/", text, "async () => tools.constructor({})", 200, &[r#"{"error":""#]).own_words(),
+            Call::post(
+                "/",
+                text,
+                "async () => (await fetch('https://example.com/')).status",
+                200,
+                &[r#"{"error":""#],
+            ),
+            Call::post("/", text, "this is not JavaScript", 422, &["error"]).own_words(),
+        ],
         "streaming" => vec![
             Call::get("/?count=3&every=1", &["data: tick 1\n\n", "data: tick 3\n\n"]),
             Call::post("/", text, "quiet words", 200, &["QUIET WORDS"]),

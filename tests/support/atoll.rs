@@ -91,7 +91,7 @@ impl Atoll {
     }
 
     /// SIGTERM, which asks for the graceful stop, and SIGKILL if that takes too long.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if !self.alive() {
             return;
         }
@@ -135,6 +135,11 @@ impl Atoll {
     /// The gateway process, for memory measurements.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Everything it wrote so far.
@@ -261,8 +266,12 @@ fn config_toml(options: &Options, address: SocketAddr, data: &Path) -> String {
 /// A worker as the control API takes it.
 pub(crate) fn deployment(worker: &Worker) -> Value {
     let env: serde_json::Map<String, Value> = worker.env.iter().cloned().collect();
+    let service = |service: &Service| (service.binding.clone(), service_binding(service));
+    let namespace = |name: &String| {
+        (name.clone(), json!({ "type": "kv", "namespace": format!("{}-{name}", worker.name) }))
+    };
     let bindings: serde_json::Map<String, Value> =
-        worker.services.iter().map(|service| (service.binding.clone(), service_binding(service))).collect();
+        worker.services.iter().map(service).chain(worker.kv.iter().map(namespace)).collect();
     json!({
         "compatibilityDate": COMPATIBILITY_DATE,
         "compatibilityFlags": worker.flags,

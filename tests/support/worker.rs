@@ -9,6 +9,7 @@
 //! // @env NAME "value"               an environment variable, as JSON (a string is a text binding)
 //! // @loader LOADER                  a worker loader binding
 //! // @service OTHER callee#Named {}   a service binding: a worker below or `self`, its entrypoint, its props
+//! // @kv KV                          a namespace of the key-value store, its own
 //! // > POST /path                    a request; without any, one `GET /` is sent
 //! // + content-type: text/plain      a header of the request above
 //! // = some text                     its body, with \r \n \t \\ \xNN; several lines join without a separator
@@ -100,6 +101,8 @@ pub(crate) struct Worker {
     pub(crate) env: Vec<(String, serde_json::Value)>,
     pub(crate) loaders: Vec<String>,
     pub(crate) services: Vec<Service>,
+    /// Names in `env` of key-value namespaces.
+    pub(crate) kv: Vec<String>,
     /// Whether it may use experimental flags.
     pub(crate) experimental: bool,
 }
@@ -115,6 +118,7 @@ impl Worker {
             env: vec![],
             loaders: vec![],
             services: vec![],
+            kv: vec![],
             experimental: false,
         }
     }
@@ -226,6 +230,7 @@ fn directive(line: &str, worker: &mut Worker, requests: &mut Vec<Request>) {
             let service = Service::parse(&worker.name, value);
             worker.services.push(service);
         }
+        "@kv" => worker.kv.push(value.trim().into()),
         "@env" => {
             let (name, json) = value.split_once(' ').expect("@env NAME JSON");
             worker.env.push((name.into(), serde_json::from_str(json).expect("@env takes JSON")));
@@ -252,7 +257,8 @@ fn last(requests: &mut [Request]) -> &mut Request {
     requests.last_mut().expect("a `>` line comes first")
 }
 
-fn unescape(text: &str) -> Vec<u8> {
+/// Text in which `\r`, `\n`, `\t`, `\\` and `\xNN` stand for bytes.
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = vec![];
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -70,6 +70,8 @@ pub enum Grant {
     Channel(Arc<dyn Channel>),
     /// Another worker.
     Service(Arc<dyn Service>),
+    /// A namespace of the key-value store.
+    Kv(Arc<dyn Channel>),
     /// A Worker Loader.
     Loader {
         /// Cache scope, tenant included.
@@ -86,6 +88,7 @@ impl fmt::Debug for Grant {
             Self::Data(_) => f.write_str("Data"),
             Self::Channel(channel) => write!(f, "Channel({})", channel.name()),
             Self::Service(service) => write!(f, "Service({})", service.name()),
+            Self::Kv(channel) => write!(f, "Kv({})", channel.name()),
             Self::Loader { scope } => write!(f, "Loader({scope})"),
         }
     }

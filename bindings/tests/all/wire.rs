@@ -77,7 +77,11 @@ fn to_host() -> impl Strategy<Value = ToHost> {
                 event: Event::Fetch(request),
                 identity: Identity { tenant: "t".into(), worker: "w".into(), traceparent: None },
                 limits: Limits::default(),
-                env: vec![("E".into(), EnvValue::Data(data)), ("C".into(), EnvValue::Fetcher(ChannelId(1)))],
+                env: vec![
+                    ("E".into(), EnvValue::Data(data)),
+                    ("C".into(), EnvValue::Fetcher(ChannelId(1))),
+                    ("K".into(), EnvValue::Kv(ChannelId(2))),
+                ],
                 outbound: Outbound::Channel(ChannelId(0)),
             }))
         }),
