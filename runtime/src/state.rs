@@ -118,6 +118,14 @@ impl Capability {
             own => Self::Lent { root: Arc::clone(origin), capability: Box::new(own), hold },
         }
     }
+
+    /// The same without keeping its lender open: for what may be kept longer than an invocation.
+    pub(crate) fn unheld(self) -> Self {
+        match self {
+            Self::Lent { root, capability, .. } => Self::Lent { root, capability, hold: None },
+            own => own,
+        }
+    }
 }
 
 /// What a reply looks like to JavaScript.

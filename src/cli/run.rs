@@ -331,7 +331,7 @@ mod tests {
                 };
                 ToGateway::Response { invocation, response }
             }
-            Event::Scheduled { .. } => unreachable!("`atoll run` has no cron"),
+            Event::Scheduled { .. } | Event::Session { .. } => unreachable!("`atoll run` has neither"),
         };
         vec![ToGateway::Log(line), answer, done(Outcome::Done)]
     }

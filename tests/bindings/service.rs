@@ -35,7 +35,7 @@ export default class extends WorkerEntrypoint {
       })));
     }
     return Response.json({ path: url.pathname, method: request.method, body: await request.text(), props: this.ctx.props,
-      env: Object.keys(this.env), trace: request.headers.has("traceparent") }, { status: 201, headers: { "x-callee": "1" } });
+      env: Object.keys(this.env), trace: request.headers.get("traceparent")?.split("-")[1] ?? null }, { status: 201, headers: { "x-callee": "1" } });
   }
   add(a, b) { return a + b; }
   counter(n) { return new Counter(n); }
@@ -143,7 +143,7 @@ fn bindings() -> Value {
 async fn a_worker_calls_another_by_fetch_methods_and_streams() {
     let server = pair().await;
     let fetched =
-        json!({ "path": "/where", "method": "POST", "body": "hi", "props": {}, "env": [], "trace": false });
+        json!({ "path": "/where", "method": "POST", "body": "hi", "props": {}, "env": [], "trace": null });
     for (step, wanted) in [
         ("fetch", json!([201, "1", fetched])),
         ("large", json!([1_000_000, true])),
@@ -180,6 +180,16 @@ async fn a_worker_calls_another_by_fetch_methods_and_streams() {
     assert!(logs.contains("served POST"), "{logs}");
     let logs = server.control("GET", "/v1/workers/front/logs", None).await.text();
     assert!(!logs.contains("served"), "{logs}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callee_is_in_its_callers_trace() {
+    let server = pair().await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let request =
+        Request::new("GET", "/fetch").header("traceparent", &format!("00-{trace}-b7ad6b7169203331-01"));
+    let answer = server.send("front", &request).await.json();
+    assert_eq!(answer[2]["trace"], trace, "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,7 +74,9 @@ fn env_of(isolate: &mut IsolateState, env: u32) -> Result<EnvSpec, LoadRefused> 
 fn outbound_of(isolate: &IsolateState, outbound: i32) -> Option<Capability> {
     match outbound {
         OUTBOUND_OMITTED if isolate.inherits_outbound => isolate.global_outbound.clone(),
-        number => u32::try_from(number).ok().and_then(|number| isolate.capabilities.get(&number).cloned()),
+        number => u32::try_from(number)
+            .ok()
+            .and_then(|number| isolate.capabilities.get(&number).cloned().map(Capability::unheld)),
     }
 }
 
@@ -168,7 +170,7 @@ fn tails_of(
     }
     let one = |scope: &mut v8::PinScope, at| {
         let number = numbers.get_index(scope, at)?.try_cast::<v8::Uint32>().ok()?.value();
-        isolate.capabilities.get(&number).cloned()
+        isolate.capabilities.get(&number).cloned().map(Capability::unheld)
     };
     Ok((0..numbers.length()).filter_map(|at| one(scope, at)).collect())
 }

@@ -153,7 +153,9 @@ impl IsolateState {
     /// Makes a message that outlives its sender: it holds values and services only.
     pub(crate) fn seal_plain(&mut self, packed: Packed) -> Message {
         let service = |cap| match cap {
-            PackedCap::Service(capability) => Some(Cap::Service { capability, hold: None }),
+            PackedCap::Service(capability) => {
+                Some(Cap::Service { capability: capability.unheld(), hold: None })
+            }
             PackedCap::Stub(_) | PackedCap::Body(_) => None,
         };
         let caps = packed.caps.into_iter().filter_map(service).collect();
