@@ -285,8 +285,15 @@ pub(crate) fn cut(text: &str) -> String {
 fn the_table_covers_the_promised_rows() {
     // 63 is an accepted risk; 72 to 76 are raw bytes, which `tests/framing` has by their numbers; 44 is the differential
     // program `globals-absent.js`.
-    let elsewhere =
-        [crowd::ROWS, calls::ROWS, late::ROWS, http2::ROWS, egress::ROWS, control::ROWS, &[44, 63, 72, 73, 74, 75, 76]];
+    let elsewhere = [
+        crowd::ROWS,
+        calls::ROWS,
+        late::ROWS,
+        http2::ROWS,
+        egress::ROWS,
+        control::ROWS,
+        &[44, 63, 72, 73, 74, 75, 76],
+    ];
     let ids: Vec<String> = rows::TABLES
         .iter()
         .copied()
