@@ -83,7 +83,10 @@ async fn main() {
         Sandbox::new(launched.link.clone()).run(ExecSpec::argv(["true"])).await.expect("a command");
         crowd.push(launched);
     }
-    let memory: u64 = crowd.iter().map(|launched| launched.instance.reading().memory_bytes).sum();
+    let mut memory = 0;
+    for launched in &crowd {
+        memory += launched.instance.reading().await.memory_bytes;
+    }
     println!(
         "{CROWD} at once: {:.1} s, {} KiB each",
         start.elapsed().as_secs_f64(),

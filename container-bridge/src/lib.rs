@@ -36,10 +36,13 @@
 
 pub mod backend;
 pub mod cgroup;
+#[cfg(feature = "docker")]
+pub mod engine;
 pub mod error;
 mod flow;
 mod frame;
 pub mod init;
+pub mod kit;
 pub mod lifecycle;
 pub mod limits;
 pub mod link;

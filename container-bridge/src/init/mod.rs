@@ -29,6 +29,7 @@
 
 mod agent;
 mod confine;
+pub mod contained;
 mod first;
 mod image;
 mod keeper;
@@ -38,7 +39,7 @@ mod sys;
 
 use std::{path::Path, process::ExitCode};
 
-pub(crate) use mounts::WORKSPACE;
+pub(crate) use mounts::{HOST_DIRS, HOST_ETC, PROC_MASKED, WORKSPACE};
 use rustix::fs::{Gid, Uid};
 
 use crate::{
@@ -49,10 +50,18 @@ use crate::{
 /// Runs as a sandbox's init: standard input is the socket to the gateway, standard output the state file.
 ///
 /// For the hidden subcommand that [`Native`](crate::native::Native) starts; must be the first thing a process does
-/// (it has to be single-threaded).
+/// (it has to be single-threaded). The arguments of [`contained`] make it the init of a container instead.
 #[must_use]
 pub fn main() -> ExitCode {
-    keeper::run()
+    let mut last = std::env::args_os().rev();
+    let (last, before) = (last.next().unwrap_or_default(), last.next().unwrap_or_default());
+    match (before.to_str(), last.to_str()) {
+        (Some(contained::INSTALL), _) => contained::install(Path::new(&last)),
+        (_, Some(contained::CONTAINED)) => contained::over_streams(),
+        (_, Some(contained::CONTAINED_SOCKET)) => contained::over_socket(),
+        (_, Some(contained::RELAY)) => contained::relay(),
+        _ => keeper::run(),
+    }
 }
 
 /// Who the workload is, inside.

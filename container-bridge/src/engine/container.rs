@@ -1,0 +1,233 @@
+//! What a container is to be: the part of a sandbox's walls that the engine builds. Pure.
+
+use std::{collections::HashMap, path::Path};
+
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountBindOptions,
+    MountType, ResourcesUlimits,
+};
+use rustix::process::{Resource, getrlimit};
+use sha2::{Digest, Sha256};
+
+use super::{EngineConfig, Image, PROBED_RUNTIME, now};
+use crate::{
+    backend::{Owner, SandboxId, SandboxSpec},
+    cgroup::INIT_PIDS,
+    init::{HOST_DIRS, HOST_ETC, PROC_MASKED, contained::CONTAINED},
+    kit::Kit,
+    limits::Limits,
+    protocol::{Disk, Root, Setup},
+};
+
+/// The lock file of the gateway that made it.
+pub(super) const LABEL_INSTANCE: &str = "atoll.instance";
+/// When its lifetime is over, in seconds since 1970.
+pub(super) const LABEL_EXPIRES: &str = "atoll.expires";
+const LABEL_ID: &str = "atoll.sandbox";
+const LABEL_TENANT: &str = "atoll.owner";
+const LABEL_USER: &str = "atoll.user";
+/// Where the init and its libraries are inside.
+const KIT_DIR: &str = "/.atoll";
+/// Shares of the disk in sixteenths, by place. Each is a tmpfs of its own; together they are the disk.
+const TMPFS_SIXTEENTHS: &[(&str, u64, &str)] = &[
+    ("/workspace", 10, "0755"),
+    ("/tmp", 2, "1777"),
+    ("/home/user", 2, "0755"),
+    ("/var/tmp", 1, "1777"),
+    ("/dev/shm", 1, "1777"),
+];
+/// What a file takes at least; bounds the count of files, each of which costs kernel memory.
+const BYTES_PER_INODE: u64 = 4096;
+/// Open files of the init, which serves many operations, if the workload may have fewer.
+const INIT_OPEN_FILES: u64 = 4096;
+/// Processes of one user, if the sandbox may have fewer: the bound that counts is the cgroup's.
+const USER_PROCESSES: u64 = 4096;
+/// Readable in `/proc`, never writable: the engines' own default, which a list of ours replaces.
+const PROC_READ_ONLY: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
+/// Masked besides [`PROC_MASKED`]: the engines' own defaults.
+const MASKED: &[&str] = &["/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/scsi", "/sys"];
+
+/// Short hash of some texts, in hexadecimal.
+pub(super) fn hash(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes()); // so that no two lists of parts are the same bytes
+        hash.update(part);
+    }
+    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One name per owner.
+pub(super) fn name(id: &SandboxId, owner: Option<&Owner>) -> String {
+    match owner {
+        Some(owner) => format!("atoll-{}", hash(&[owner.tenant.as_bytes(), owner.user.as_bytes()])),
+        None => format!("atoll-{}", id.as_str()),
+    }
+}
+
+/// The init's own set-up: what the engine does not know.
+pub(super) fn setup(id: &SandboxId, spec: &SandboxSpec) -> Setup {
+    Setup {
+        id: id.as_str().to_owned(),
+        limits: spec.limits,
+        uid_base: None,
+        root: Root::Host,
+        disk: Disk::Memory,
+        env: spec.env.clone(),
+        cgroup: None,
+        allow_no_cgroup: false,
+    }
+}
+
+/// What reapers and people read.
+pub(super) struct Labels(HashMap<String, String>);
+
+impl Labels {
+    pub(super) fn new(id: &SandboxId, spec: &SandboxSpec, instance: &Path) -> Self {
+        let expires = now().as_secs() + spec.limits.lifetime_ms.div_ceil(1000);
+        let mut labels = HashMap::from([
+            (LABEL_ID.to_owned(), id.as_str().to_owned()),
+            (LABEL_INSTANCE.to_owned(), instance.display().to_string()),
+            (LABEL_EXPIRES.to_owned(), expires.to_string()),
+        ]);
+        if let Some(owner) = &spec.owner {
+            labels.insert(LABEL_TENANT.to_owned(), owner.tenant.clone());
+            // A user's id may be an address or a name of a person; labels are for everybody on the machine.
+            labels.insert(LABEL_USER.to_owned(), hash(&[owner.user.as_bytes()]));
+        }
+        Self(labels)
+    }
+}
+
+/// All that a container is made from.
+pub(super) struct Plan<'a> {
+    pub(super) config: &'a EngineConfig,
+    pub(super) kit: &'a Kit,
+    pub(super) id: &'a SandboxId,
+    pub(super) limits: &'a Limits,
+    pub(super) image: &'a str,
+    pub(super) labels: Labels,
+    pub(super) runtime: Option<String>,
+}
+
+impl Plan<'_> {
+    /// The body of the create call.
+    pub(super) fn body(&self) -> ContainerCreateBody {
+        let uid = self.uid();
+        let mut command = self.kit.command(KIT_DIR);
+        command.extend(self.config.args.iter().cloned());
+        command.push(CONTAINED.to_owned());
+        ContainerCreateBody {
+            hostname: Some("sandbox".to_owned()),
+            user: Some(format!("{uid}:{uid}")),
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            open_stdin: Some(true),
+            // The end of the attach stream is the end of standard input: the init's lifeline.
+            stdin_once: Some(true),
+            tty: Some(false),
+            image: Some(self.image.to_owned()),
+            entrypoint: Some(command),
+            cmd: Some(Vec::new()),
+            env: Some(Vec::new()),
+            working_dir: Some("/".to_owned()),
+            network_disabled: Some(true),
+            labels: Some(self.labels.0.clone()),
+            host_config: Some(self.host_config(uid)),
+            ..Default::default()
+        }
+    }
+
+    /// A user of the host that nobody else is, by the sandbox's name.
+    fn uid(&self) -> u32 {
+        let number = u32::from_str_radix(&hash(&[self.id.as_str().as_bytes()])[..8], 16).unwrap_or(0);
+        self.config.uid_base + number % self.config.uids
+    }
+
+    fn host_config(&self, uid: u32) -> HostConfig {
+        let memory = i64::try_from(self.limits.memory_bytes).unwrap_or(i64::MAX);
+        // gVisor's own threads count as processes of the container, and it hangs where they cannot be made. Inside,
+        // the number of processes is then bounded by memory alone.
+        let gvisor = self.runtime.as_deref() == Some(PROBED_RUNTIME);
+        let pids = (!gvisor).then(|| i64::from(self.limits.pids + INIT_PIDS));
+        let proc = |names: &[&str]| names.iter().map(|name| format!("/proc/{name}")).collect::<Vec<_>>();
+        HostConfig {
+            network_mode: Some("none".to_owned()),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            privileged: Some(false),
+            readonly_rootfs: Some(true),
+            tmpfs: Some(self.tmpfs(uid)),
+            mounts: Some(self.mounts()),
+            memory: Some(memory),
+            memory_swap: Some(memory),
+            nano_cpus: Some(i64::from(self.limits.cpu_millis) * 1_000_000),
+            pids_limit: pids,
+            ulimits: Some(self.ulimits()),
+            auto_remove: Some(true),
+            runtime: self.runtime.clone(),
+            ipc_mode: Some("none".to_owned()), // without: the engine mounts a /dev/shm of its own
+            cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+            masked_paths: Some([proc(PROC_MASKED), MASKED.iter().map(|path| (*path).to_owned()).collect()].concat()),
+            readonly_paths: Some(proc(PROC_READ_ONLY)),
+            // Else the engine keeps every byte of the attach stream in a log file.
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            ..Default::default()
+        }
+    }
+
+    fn tmpfs(&self, uid: u32) -> HashMap<String, String> {
+        let place = |(path, sixteenths, mode): &(&str, u64, &str)| {
+            let bytes = self.limits.disk_bytes / 16 * sixteenths;
+            let inodes = (bytes / BYTES_PER_INODE).max(64);
+            let options = format!(
+                "rw,exec,nosuid,nodev,size={bytes},nr_inodes={inodes},mode={mode},uid={uid},gid={uid}"
+            );
+            ((*path).to_owned(), options)
+        };
+        TMPFS_SIXTEENTHS.iter().map(place).collect()
+    }
+
+    fn mounts(&self) -> Vec<Mount> {
+        let mut mounts: Vec<Mount> =
+            self.kit.files().map(|(path, name)| bind(path, &format!("{KIT_DIR}/{name}"))).collect();
+        if self.config.image == Image::Host {
+            let is_real = |path: &Path| path.symlink_metadata().is_ok_and(|found| !found.is_symlink());
+            let dirs = HOST_DIRS.iter().map(|name| format!("/{name}")).filter(|path| is_real(Path::new(path)));
+            let etc = HOST_ETC.iter().map(|name| format!("/etc/{name}"));
+            let etc = etc.filter(|path| Path::new(path).exists());
+            mounts.extend(dirs.chain(etc).map(|path| {
+                let real = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone().into());
+                bind(&real, &path)
+            }));
+        }
+        mounts
+    }
+
+    /// Said explicitly, because an engine's own defaults may be above what it can set.
+    fn ulimits(&self) -> Vec<ResourcesUlimits> {
+        let limit = |name: &str, resource, wanted: u64| {
+            let most = getrlimit(resource).maximum.map_or(wanted, |hard| hard.min(wanted));
+            let value = i64::try_from(most).unwrap_or(i64::MAX);
+            ResourcesUlimits { name: Some(name.to_owned()), soft: Some(value), hard: Some(value) }
+        };
+        vec![
+            limit("nofile", Resource::Nofile, INIT_OPEN_FILES.max(self.limits.open_files.into())),
+            limit("nproc", Resource::Nproc, USER_PROCESSES.max((self.limits.pids + INIT_PIDS).into())),
+            limit("core", Resource::Core, 0),
+        ]
+    }
+}
+
+/// Read-only, and without what may be mounted below: the engines cannot make that read-only.
+fn bind(from: &Path, to: &str) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(from.display().to_string()),
+        target: Some(to.to_owned()),
+        read_only: Some(true),
+        bind_options: Some(MountBindOptions { non_recursive: Some(true), ..Default::default() }),
+        ..Default::default()
+    }
+}
