@@ -9,7 +9,7 @@ use bollard::models::{
 use rustix::process::{Resource, getrlimit};
 use sha2::{Digest, Sha256};
 
-use super::{EngineConfig, Image, PROBED_RUNTIME, now};
+use super::{EngineConfig, Image, Kind, PROBED_RUNTIME, now};
 use crate::{
     backend::{Owner, SandboxId, SandboxSpec},
     cgroup::INIT_PIDS,
@@ -152,10 +152,15 @@ impl Plan<'_> {
         let gvisor = self.runtime.as_deref() == Some(PROBED_RUNTIME);
         let pids = (!gvisor).then(|| i64::from(self.limits.pids + INIT_PIDS));
         let proc = |names: &[&str]| names.iter().map(|name| format!("/proc/{name}")).collect::<Vec<_>>();
+        let masked = [proc(PROC_MASKED), MASKED.iter().map(|path| (*path).to_owned()).collect()].concat();
+        let mut security = vec!["no-new-privileges".to_owned()];
+        if self.config.kind == Kind::Podman {
+            security.push(format!("mask={}", masked.join(":"))); // the field of that name is Docker's alone
+        }
         HostConfig {
             network_mode: Some("none".to_owned()),
             cap_drop: Some(vec!["ALL".to_owned()]),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            security_opt: Some(security),
             privileged: Some(false),
             readonly_rootfs: Some(true),
             tmpfs: Some(self.tmpfs(uid)),
@@ -169,7 +174,7 @@ impl Plan<'_> {
             runtime: self.runtime.clone(),
             ipc_mode: Some("none".to_owned()), // without: the engine mounts a /dev/shm of its own
             cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-            masked_paths: Some([proc(PROC_MASKED), MASKED.iter().map(|path| (*path).to_owned()).collect()].concat()),
+            masked_paths: Some(masked),
             readonly_paths: Some(proc(PROC_READ_ONLY)),
             // Else the engine keeps every byte of the attach stream in a log file.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
@@ -180,10 +185,16 @@ impl Plan<'_> {
     fn tmpfs(&self, uid: u32) -> HashMap<String, String> {
         let place = |(path, sixteenths, mode): &(&str, u64, &str)| {
             let bytes = self.limits.disk_bytes / 16 * sixteenths;
-            let inodes = (bytes / BYTES_PER_INODE).max(64);
-            let options = format!(
-                "rw,exec,nosuid,nodev,size={bytes},nr_inodes={inodes},mode={mode},uid={uid},gid={uid}"
-            );
+            let mut options = format!("rw,exec,nosuid,nodev,size={bytes}");
+            match self.config.kind {
+                Kind::Docker => {
+                    let inodes = (bytes / BYTES_PER_INODE).max(64);
+                    options += &format!(",nr_inodes={inodes},mode={mode},uid={uid},gid={uid}");
+                }
+                // Podman knows neither owner nor count, and would take the mode from the image. Small files cost
+                // memory, which is bounded.
+                Kind::Podman => options += ",notmpcopyup,mode=1777",
+            }
             ((*path).to_owned(), options)
         };
         TMPFS_SIXTEENTHS.iter().map(place).collect()
