@@ -39,7 +39,13 @@ pub struct SandboxSpec {
 
 impl Default for SandboxSpec {
     fn default() -> Self {
-        Self { owner: None, limits: Limits::default(), root: Root::Host, disk: Disk::Memory, env: BTreeMap::new() }
+        Self {
+            owner: None,
+            limits: Limits::default(),
+            root: Root::Host,
+            disk: Disk::Memory,
+            env: BTreeMap::new(),
+        }
     }
 }
 

@@ -72,21 +72,6 @@ impl Kit {
         }
         vec![format!("{dir}/{LOADER}"), "--library-path".to_owned(), dir.to_owned(), program]
     }
-
-    /// Copies the files into a directory, readable and executable by all.
-    ///
-    /// # Errors
-    /// If the directory cannot be written to.
-    pub fn copy_to(&self, dir: &Path) -> Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        fs::create_dir_all(dir).context(&dir.display().to_string())?;
-        for (from, name) in self.files() {
-            let to = dir.join(name);
-            fs::copy(from, &to).context(&to.display().to_string())?;
-            fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).context(&to.display().to_string())?;
-        }
-        Ok(())
-    }
 }
 
 /// The loader that a program names (ELF, segment `PT_INTERP`); none for a static one.
@@ -96,7 +81,8 @@ fn interpreter(program: &Path) -> Result<Option<PathBuf>> {
     let file = fs::File::open(program).context(&program.display().to_string())?;
     std::io::Read::read_to_end(&mut std::io::Read::take(file, HEAD_BYTES as u64), &mut head)
         .context(&program.display().to_string())?;
-    let bad = || SandboxError::new(Code::BackendFailed, format!("{}: not a 64-bit program", program.display()));
+    let bad =
+        || SandboxError::new(Code::BackendFailed, format!("{}: not a 64-bit program", program.display()));
     let number = |at: usize, bytes: usize| -> Result<u64> {
         let mut value = [0; 8];
         value[..bytes].copy_from_slice(head.get(at..at.saturating_add(bytes)).ok_or_else(bad)?);
@@ -110,7 +96,10 @@ fn interpreter(program: &Path) -> Result<Option<PathBuf>> {
     for index in 0..count {
         let segment = table.saturating_add(index * size);
         if number(segment, 4)? == u64::from(PT_INTERP) {
-            let (at, length) = (number(segment.saturating_add(8), 8)? as usize, number(segment.saturating_add(32), 8)? as usize);
+            let (at, length) = (
+                number(segment.saturating_add(8), 8)? as usize,
+                number(segment.saturating_add(32), 8)? as usize,
+            );
             let name = head.get(at..at.saturating_add(length)).ok_or_else(bad)?;
             let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
             return Ok(Some(PathBuf::from(name)));
@@ -127,9 +116,12 @@ mod tests {
     fn this_program_and_its_copy_run_anywhere() {
         let kit = Kit::of(&std::env::current_exe().unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        kit.copy_to(dir.path()).unwrap();
+        for (from, name) in kit.files() {
+            fs::copy(from, dir.path().join(name)).unwrap();
+        }
         let command = kit.command(dir.path().to_str().unwrap());
-        let output = Command::new(&command[0]).args(&command[1..]).arg("--list").env_clear().output().unwrap();
+        let output =
+            Command::new(&command[0]).args(&command[1..]).arg("--list").env_clear().output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stdout).contains("this_program_and_its_copy_run_anywhere"));
     }

@@ -3,20 +3,19 @@
 use std::{collections::HashMap, path::Path};
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountBindOptions,
-    MountType, ResourcesUlimits,
+    ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
+    MountBindOptions, MountType, ResourcesUlimits,
 };
 use rustix::process::{Resource, getrlimit};
-use sha2::{Digest, Sha256};
 
 use super::{EngineConfig, Image, Kind, PROBED_RUNTIME, now};
 use crate::{
-    backend::{Owner, SandboxId, SandboxSpec},
+    backend::{SandboxId, SandboxSpec},
     cgroup::INIT_PIDS,
     init::{HOST_DIRS, HOST_ETC, PROC_MASKED, contained::CONTAINED},
     kit::Kit,
     limits::Limits,
-    protocol::{Disk, Root, Setup},
+    owned::{DISK_SIXTEENTHS, KIT_DIR, hash, uid},
 };
 
 /// The lock file of the gateway that made it.
@@ -26,16 +25,6 @@ pub(super) const LABEL_EXPIRES: &str = "atoll.expires";
 const LABEL_ID: &str = "atoll.sandbox";
 const LABEL_TENANT: &str = "atoll.owner";
 const LABEL_USER: &str = "atoll.user";
-/// Where the init and its libraries are inside.
-const KIT_DIR: &str = "/.atoll";
-/// Shares of the disk in sixteenths, by place. Each is a tmpfs of its own; together they are the disk.
-const TMPFS_SIXTEENTHS: &[(&str, u64, &str)] = &[
-    ("/workspace", 10, "0755"),
-    ("/tmp", 2, "1777"),
-    ("/home/user", 2, "0755"),
-    ("/var/tmp", 1, "1777"),
-    ("/dev/shm", 1, "1777"),
-];
 /// What a file takes at least; bounds the count of files, each of which costs kernel memory.
 const BYTES_PER_INODE: u64 = 4096;
 /// Open files of the init, which serves many operations, if the workload may have fewer.
@@ -46,38 +35,6 @@ const USER_PROCESSES: u64 = 4096;
 const PROC_READ_ONLY: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// Masked besides [`PROC_MASKED`]: the engines' own defaults.
 const MASKED: &[&str] = &["/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/scsi", "/sys"];
-
-/// Short hash of some texts, in hexadecimal.
-pub(super) fn hash(parts: &[&[u8]]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes()); // so that no two lists of parts are the same bytes
-        hash.update(part);
-    }
-    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// One name per owner.
-pub(super) fn name(id: &SandboxId, owner: Option<&Owner>) -> String {
-    match owner {
-        Some(owner) => format!("atoll-{}", hash(&[owner.tenant.as_bytes(), owner.user.as_bytes()])),
-        None => format!("atoll-{}", id.as_str()),
-    }
-}
-
-/// The init's own set-up: what the engine does not know.
-pub(super) fn setup(id: &SandboxId, spec: &SandboxSpec) -> Setup {
-    Setup {
-        id: id.as_str().to_owned(),
-        limits: spec.limits,
-        uid_base: None,
-        root: Root::Host,
-        disk: Disk::Memory,
-        env: spec.env.clone(),
-        cgroup: None,
-        allow_no_cgroup: false,
-    }
-}
 
 /// What reapers and people read.
 pub(super) struct Labels(HashMap<String, String>);
@@ -113,7 +70,7 @@ pub(super) struct Plan<'a> {
 impl Plan<'_> {
     /// The body of the create call.
     pub(super) fn body(&self) -> ContainerCreateBody {
-        let uid = self.uid();
+        let uid = uid(self.id, self.config.uid_base, self.config.uids);
         let mut command = self.kit.command(KIT_DIR);
         command.extend(self.config.args.iter().cloned());
         command.push(CONTAINED.to_owned());
@@ -137,12 +94,6 @@ impl Plan<'_> {
             host_config: Some(self.host_config(uid)),
             ..Default::default()
         }
-    }
-
-    /// A user of the host that nobody else is, by the sandbox's name.
-    fn uid(&self) -> u32 {
-        let number = u32::from_str_radix(&hash(&[self.id.as_str().as_bytes()])[..8], 16).unwrap_or(0);
-        self.config.uid_base + number % self.config.uids
     }
 
     fn host_config(&self, uid: u32) -> HostConfig {
@@ -191,13 +142,13 @@ impl Plan<'_> {
                     let inodes = (bytes / BYTES_PER_INODE).max(64);
                     options += &format!(",nr_inodes={inodes},mode={mode},uid={uid},gid={uid}");
                 }
-                // Podman knows neither owner nor count, and would take the mode from the image. Small files cost
+                // Podman knows no count, and "U" for the owner. Small files cost
                 // memory, which is bounded.
-                Kind::Podman => options += ",notmpcopyup,mode=1777",
+                Kind::Podman => options += ",notmpcopyup,U",
             }
             ((*path).to_owned(), options)
         };
-        TMPFS_SIXTEENTHS.iter().map(place).collect()
+        DISK_SIXTEENTHS.iter().map(place).collect()
     }
 
     fn mounts(&self) -> Vec<Mount> {
@@ -205,7 +156,8 @@ impl Plan<'_> {
             self.kit.files().map(|(path, name)| bind(path, &format!("{KIT_DIR}/{name}"))).collect();
         if self.config.image == Image::Host {
             let is_real = |path: &Path| path.symlink_metadata().is_ok_and(|found| !found.is_symlink());
-            let dirs = HOST_DIRS.iter().map(|name| format!("/{name}")).filter(|path| is_real(Path::new(path)));
+            let dirs =
+                HOST_DIRS.iter().map(|name| format!("/{name}")).filter(|path| is_real(Path::new(path)));
             let etc = HOST_ETC.iter().map(|name| format!("/etc/{name}"));
             let etc = etc.filter(|path| Path::new(path).exists());
             mounts.extend(dirs.chain(etc).map(|path| {

@@ -3,10 +3,11 @@
 use bollard::{Docker, body_full, query_parameters::CreateImageOptions};
 use futures_util::StreamExt;
 
-use super::{EngineConfig, container::hash, failed};
+use super::{EngineConfig, failed};
 use crate::{
     error::{Code, Context, Result, SandboxError},
     init::HOST_DIRS,
+    owned::hash,
 };
 
 /// The image's name; the tag is a hash of what is in it.

@@ -50,18 +50,13 @@ use crate::{
 /// Runs as a sandbox's init: standard input is the socket to the gateway, standard output the state file.
 ///
 /// For the hidden subcommand that [`Native`](crate::native::Native) starts; must be the first thing a process does
-/// (it has to be single-threaded). The arguments of [`contained`] make it the init of a container instead.
+/// (it has to be single-threaded). The argument of [`contained`] makes it the init of a container instead.
 #[must_use]
 pub fn main() -> ExitCode {
-    let mut last = std::env::args_os().rev();
-    let (last, before) = (last.next().unwrap_or_default(), last.next().unwrap_or_default());
-    match (before.to_str(), last.to_str()) {
-        (Some(contained::INSTALL), _) => contained::install(Path::new(&last)),
-        (_, Some(contained::CONTAINED)) => contained::over_streams(),
-        (_, Some(contained::CONTAINED_SOCKET)) => contained::over_socket(),
-        (_, Some(contained::RELAY)) => contained::relay(),
-        _ => keeper::run(),
+    if std::env::args_os().next_back().is_some_and(|last| last == contained::CONTAINED) {
+        return contained::over_streams();
     }
+    keeper::run()
 }
 
 /// Who the workload is, inside.

@@ -7,9 +7,7 @@ use atoll_container_bridge::{
     protocol::{Channel, ExecSpec, ProcessStatus},
 };
 
-use crate::{
-    support::{HANG, Kind, Place, block},
-};
+use crate::support::{HANG, Kind, Place, block};
 
 fn a_command_has_streams_and_a_status(kind: Kind) {
     block(async {

@@ -119,7 +119,8 @@ async fn busybox(kind: Kind) -> String {
 }
 
 fn an_image_without_a_c_library(kind: Kind) {
-    let dynamic = Command::new("ldd").arg("/bin/busybox").output().is_ok_and(|output| output.status.success());
+    let dynamic =
+        Command::new("ldd").arg("/bin/busybox").output().is_ok_and(|output| output.status.success());
     if dynamic || !Path::new("/bin/busybox").exists() {
         eprintln!("SKIPPED: no static busybox on this machine to make an image from");
         return;
@@ -145,7 +146,8 @@ fn an_image_without_a_c_library(kind: Kind) {
 fn what_an_engine_cannot_do_is_said(kind: Kind) {
     block(async {
         let place = Place::of(kind);
-        let missing = EngineConfig { image: Image::Named("localhost/atoll-none:1".to_owned()), ..config(&place) };
+        let missing =
+            EngineConfig { image: Image::Named("localhost/atoll-none:1".to_owned()), ..config(&place) };
         let engine = Engine::connect(missing).await.unwrap();
         let launch = |engine: Engine, spec: SandboxSpec| async move {
             engine.launch(&SandboxId::random().unwrap(), &spec).await.err().unwrap()
@@ -159,7 +161,10 @@ fn what_an_engine_cannot_do_is_said(kind: Kind) {
         assert_eq!(error.code, refused, "{error}");
         let engine = Engine::connect(config(&place)).await.unwrap();
         let limits = Limits { pids: 1, ..Limits::default() };
-        assert_eq!(launch(engine, SandboxSpec { limits, ..SandboxSpec::default() }).await.code, Code::InvalidArgument);
+        assert_eq!(
+            launch(engine, SandboxSpec { limits, ..SandboxSpec::default() }).await.code,
+            Code::InvalidArgument
+        );
         let root = EngineConfig { uid_base: 0, ..config(&place) };
         assert_eq!(Engine::connect(root).await.err().unwrap().code, Code::InvalidArgument);
         let nobody = EngineConfig { socket: "/no/such/socket".into(), ..config(&place) };
@@ -175,12 +180,14 @@ fn a_runtime_is_probed_by_running_it(kind: Kind) {
     }
     block(async {
         let place = Place::of(kind);
-        let engine = Engine::connect(EngineConfig { runtime: Runtime::Probe, ..config(&place) }).await.unwrap();
+        let engine =
+            Engine::connect(EngineConfig { runtime: Runtime::Probe, ..config(&place) }).await.unwrap();
         let runtime = engine.runtime().await.unwrap();
         println!("probed: {runtime:?}");
         let launched = engine.launch(&SandboxId::random().unwrap(), &SandboxSpec::default()).await.unwrap();
         let sandbox = Sandbox::new(launched.link.clone());
-        let done = sandbox.run(ExecSpec::shell("dmesg 2>/dev/null | grep -ci gvisor; echo ran")).await.unwrap();
+        let done =
+            sandbox.run(ExecSpec::shell("dmesg 2>/dev/null | grep -ci gvisor; echo ran")).await.unwrap();
         let text = String::from_utf8(done.stdout).unwrap();
         assert_eq!(text, if runtime.is_some() { "1\nran\n" } else { "0\nran\n" });
         launched.instance.stop().await.unwrap();

@@ -24,6 +24,8 @@ const UP: Duration = Duration::from_secs(40);
 /// A daemon, and a shell that ends it when its standard input ends.
 struct Daemon {
     socket: PathBuf,
+    /// The engine's own command line, as far as it says where the daemon's things are.
+    cli: Vec<String>,
     _guard: Option<Child>,
 }
 
@@ -62,6 +64,7 @@ fn start(kind: Kind) -> Result<Daemon, String> {
     let dir = tempfile::Builder::new().prefix("atoll-").tempdir().map_err(|error| error.to_string())?.keep();
     let socket = dir.join("s");
     let path = |name: &str| dir.join(name).display().to_string();
+    let mut cli: Vec<String>;
     let mut command = Command::new("bash");
     command.args(["-c", GUARD, "guard"]).arg(&dir);
     if kind == Kind::Docker {
@@ -73,16 +76,22 @@ fn start(kind: Kind) -> Result<Daemon, String> {
         });
         if installed("runsc") {
             let args = ["--network=none", "--platform=ptrace", "--file-access=shared"];
-            config["runtimes"] = serde_json::json!({ "runsc": { "path": "/usr/bin/runsc", "runtimeArgs": args } });
+            config["runtimes"] =
+                serde_json::json!({ "runsc": { "path": "/usr/bin/runsc", "runtimeArgs": args } });
         }
         fs::write(dir.join("daemon.json"), config.to_string()).map_err(|error| error.to_string())?;
         command.args(["dockerd", "--config-file"]).arg(dir.join("daemon.json"));
+        cli = vec!["docker".to_owned(), "--host".to_owned(), format!("unix://{}", socket.display())];
     } else {
         let limits = "[containers]\ndefault_ulimits=[\"nofile=1024:1024\",\"nproc=4096:4096\"]\n[engine]\nevents_logger=\"none\"\n";
         fs::write(dir.join("containers.conf"), limits).map_err(|error| error.to_string())?;
-        command.env("CONTAINERS_CONF", dir.join("containers.conf")).args(["podman", "--root"]);
-        command.arg(path("data")).arg("--runroot").arg(path("run")).args(["--storage-driver", "overlay"]);
-        command.args(["--cgroup-manager", "cgroupfs", "--runtime", podman_runtime(), "system", "service", "--time=0"]);
+        let variable = format!("CONTAINERS_CONF={}", path("containers.conf"));
+        cli = vec!["env".to_owned(), variable, "podman".to_owned()];
+        cli.extend(["--root".to_owned(), path("data"), "--runroot".to_owned(), path("run")]);
+        let more =
+            ["--storage-driver", "overlay", "--cgroup-manager", "cgroupfs", "--runtime", podman_runtime()];
+        cli.extend(more.map(str::to_owned));
+        command.args(&cli).args(["system", "service", "--time=0"]);
         command.arg(format!("unix://{}", socket.display()));
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -91,11 +100,14 @@ fn start(kind: Kind) -> Result<Daemon, String> {
     while ask(&socket, "/_ping").is_none() {
         if begun.elapsed() > UP {
             let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
-            return Err(format!("{name} does not come up here: {}", log.lines().last().unwrap_or("it says nothing")));
+            return Err(format!(
+                "{name} does not come up here: {}",
+                log.lines().last().unwrap_or("it says nothing")
+            ));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(Daemon { socket, _guard: Some(guard) })
+    Ok(Daemon { socket, cli, _guard: Some(guard) })
 }
 
 static INHERITED: OnceLock<PathBuf> = OnceLock::new();
@@ -110,7 +122,7 @@ fn daemon(kind: Kind) -> &'static Result<Daemon, String> {
     static PODMAN: OnceLock<Result<Daemon, String>> = OnceLock::new();
     let cell = if kind == Kind::Docker { &DOCKER } else { &PODMAN };
     cell.get_or_init(|| match INHERITED.get() {
-        Some(socket) => Ok(Daemon { socket: socket.clone(), _guard: None }),
+        Some(socket) => Ok(Daemon { socket: socket.clone(), cli: Vec::new(), _guard: None }),
         None => start(kind),
     })
 }
@@ -129,6 +141,12 @@ pub(crate) fn socket(kind: Kind) -> PathBuf {
         Kind::Docker | Kind::Podman => daemon(kind).as_ref().map(|daemon| daemon.socket.clone()).unwrap(),
         _ => PathBuf::new(),
     }
+}
+
+/// The engine's own command line for this daemon.
+#[allow(dead_code, reason = "for the bench, which shares this file")]
+pub(crate) fn cli(kind: Kind) -> Vec<String> {
+    daemon(kind).as_ref().map(|daemon| daemon.cli.clone()).unwrap()
 }
 
 pub(crate) fn config(kind: Kind, native: &NativeConfig) -> EngineConfig {
@@ -163,6 +181,7 @@ pub(crate) fn leftovers(kind: Kind, state_dir: &Path) -> Vec<String> {
     let answer = ask(&socket(kind), "/containers/json?all=1").expect("the engine answers");
     let json = answer.split_once("\r\n\r\n").unwrap().1;
     let all: Vec<serde_json::Value> = serde_json::from_str(json).unwrap();
-    let ours = |found: &serde_json::Value| found["Labels"].to_string().contains(&*state_dir.to_string_lossy());
+    let ours =
+        |found: &serde_json::Value| found["Labels"].to_string().contains(&*state_dir.to_string_lossy());
     all.iter().filter(|found| ours(found)).map(|found| found["Names"].to_string()).collect()
 }

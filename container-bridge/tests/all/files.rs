@@ -6,9 +6,7 @@ use atoll_container_bridge::{
     protocol::{FileKind, WatchEvent},
 };
 
-use crate::{
-    support::{Kind, Place, block},
-};
+use crate::support::{Kind, Place, block};
 
 fn files_are_written_whole_and_read_in_parts(kind: Kind) {
     block(async {
@@ -25,7 +23,10 @@ fn files_are_written_whole_and_read_in_parts(kind: Kind) {
         let part = sandbox.read_stream("a/b/f", 100, Some(5)).await.unwrap().all(100).await.unwrap();
         assert_eq!(part, body[100..105]);
         // The file belongs to the workload and keeps its mode when it is replaced.
-        assert_eq!(sandbox.out("stat -c '%u %a' a/b/f; chmod 700 a/b/f").await, format!("{} 644\n", sandbox.out("id -u").await.trim()));
+        assert_eq!(
+            sandbox.out("stat -c '%u %a' a/b/f; chmod 700 a/b/f").await,
+            format!("{} 644\n", sandbox.out("id -u").await.trim())
+        );
         sandbox.write("a/b/f", b"new").await.unwrap();
         assert_eq!(sandbox.stat("a/b/f").await.unwrap().mode, 0o700);
         // A dropped upload leaves nothing.
@@ -59,8 +60,7 @@ fn bad_paths(kind: Kind) {
             )
             .await;
         // The init's processes are not even visible, except to an ordinary user, who shares theirs but may not look into them.
-        let hidden =
-            if place.separates_users() { Code::FileNotFound } else { Code::PermissionDenied };
+        let hidden = if place.separates_users() { Code::FileNotFound } else { Code::PermissionDenied };
         for (path, code) in [
             ("pipe", Code::NotAFile),
             ("/dev/zero", Code::NotAFile),

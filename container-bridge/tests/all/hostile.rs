@@ -9,9 +9,7 @@ use atoll_container_bridge::{
     protocol::{Disk, ExecSpec},
 };
 
-use crate::{
-    support::{HANG, Kind, Place, block, cgroups},
-};
+use crate::support::{HANG, Kind, Place, block, cgroups};
 
 /// A row: what is tried, as a shell line, and the text that its output must contain when it was refused.
 const ROWS: &[(&str, &str, &str)] = &[

@@ -22,7 +22,6 @@ use crate::{
     support::{Kind, Place, block},
 };
 
-
 async fn manager(place: &Place, config: ManagerConfig) -> (Manager, Arc<Mutex<Vec<AuditEvent>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&events);
@@ -167,7 +166,7 @@ fn a_lost_sandbox_and_a_failed_start_are_told(kind: Kind) {
 fn host() {
     let Some(json) = std::env::var_os("ATOLL_TEST_HOST") else { return };
     let json: serde_json::Value = serde_json::from_str(&json.to_string_lossy()).unwrap();
-    let kind = Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == json["kind"].as_str().unwrap());
+    let kind = Kind::ALL.iter().copied().find(|kind| format!("{kind:?}") == json["kind"].as_str().unwrap());
     engines::inherit(json["socket"].as_str().unwrap());
     let mut place = Place::of(kind.unwrap());
     place.config.state_dir = json["state"].as_str().unwrap().into();
@@ -195,7 +194,7 @@ fn host() {
 fn spawn_host(place: &Place, lifetime_ms: u64) -> Child {
     let config = serde_json::json!({
         "state": place.config.state_dir, "marker": place.config.args[0], "uid": place.config.uid_base,
-        "lifetime": lifetime_ms, "kind": format!("{:?}", place.kind), "socket": engines::socket(place.kind),
+        "lifetime": lifetime_ms, "kind": format!("{:?}", place.kind), "socket": place.address(),
     });
     Command::new(std::env::current_exe().unwrap())
         .args(["lives::host", "--exact", "--nocapture"])

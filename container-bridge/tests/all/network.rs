@@ -8,9 +8,7 @@ use std::sync::{
 use atoll_container_bridge::{error::Code, protocol::ExecSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{
-    support::{HANG, Kind, Place, block},
-};
+use crate::support::{HANG, Kind, Place, block};
 
 fn a_port_inside_is_reached(kind: Kind) {
     block(async {

@@ -30,7 +30,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Native, Self::Docker, Self::Podman];
+    pub(crate) const ALL: &[Self] = &[Self::Native, Self::Docker, Self::Podman];
 
     /// Says loudly why a test cannot run here.
     pub(crate) fn is_there(self) -> bool {
@@ -121,8 +121,14 @@ impl Place {
 
     /// An owner that no other test's is: an engine knows the owners of all.
     pub(crate) fn owner(&self, tenant: &str, user: &str) -> Owner {
-        let unique = if tenant.is_empty() { String::new() } else { format!("{tenant}-{}", self.config.args[0]) };
+        let unique =
+            if tenant.is_empty() { String::new() } else { format!("{tenant}-{}", self.config.args[0]) };
         Owner { tenant: unique, user: user.to_owned() }
+    }
+
+    /// Where the engine answers; empty for what has none.
+    pub(crate) fn address(&self) -> String {
+        engines::socket(self.kind).display().to_string()
     }
 
     /// Whether the init has a user of its own, beside the workload's.
@@ -150,8 +156,7 @@ impl Place {
                 status.lines().find_map(|line| line.strip_prefix("Uid:\t")?.split('\t').next()?.parse().ok());
             let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
             let ours = uid.is_some_and(|uid: u32| {
-                self.separates_users()
-                    && (self.config.uid_base..self.config.uid_base + 65_536).contains(&uid)
+                self.separates_users() && (self.config.uid_base..self.config.uid_base + 65_536).contains(&uid)
             });
             if (ours || command.contains(&marker)) && !status.contains("State:\tZ") {
                 left.push(format!("process {}: {command}", entry.path().display()));

@@ -46,8 +46,6 @@ type Output = Box<dyn AsyncWrite + Send + Unpin>;
 pub(super) struct Transport {
     pub(super) input: OwnedFd,
     pub(super) output: OwnedFd,
-    /// The process inside that carries the bytes on, if one does.
-    pub(super) relay: Option<i32>,
 }
 
 impl Transport {
@@ -82,8 +80,6 @@ pub(super) struct Shared {
     processes: processes::Table,
     sessions: sessions::Table,
     pause: tokio::sync::Mutex<()>,
-    /// A process that must go on when all others are paused: it carries the agent's bytes.
-    relay: Option<i32>,
     frames: mpsc::Sender<FromAgent>,
     running: Mutex<HashMap<Id, Running>>,
 }
@@ -132,7 +128,6 @@ pub(super) fn run(setup: &Setup, ids: Ids, transport: Transport, requests: Owned
 }
 
 async fn serve(setup: &Setup, ids: Ids, transport: Transport, requests: OwnedFd) -> End {
-    let relay = transport.relay;
     let Ok((input, mut output)) = transport.open() else { return End::Failed };
     let (frames, mut queue) = mpsc::channel::<FromAgent>(FRAMES_QUEUED_MAX);
     tokio::spawn(async move {
@@ -149,7 +144,6 @@ async fn serve(setup: &Setup, ids: Ids, transport: Transport, requests: OwnedFd)
         processes: processes::Table::default(),
         sessions: sessions::Table::default(),
         pause: tokio::sync::Mutex::new(()),
-        relay,
         frames: frames.clone(),
         running: Mutex::default(),
     });

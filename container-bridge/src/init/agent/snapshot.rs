@@ -37,11 +37,8 @@ use crate::{
 struct Paused;
 
 impl Paused {
-    fn new(relay: Option<i32>) -> Self {
+    fn new() -> Self {
         sys::signal_everyone(libc::SIGSTOP);
-        if let Some(relay) = relay.and_then(rustix::process::Pid::from_raw) {
-            let _ = sys::signal(relay, libc::SIGCONT);
-        }
         Self
     }
 }
@@ -59,7 +56,7 @@ fn refused(text: impl Into<String>) -> SandboxError {
 /// Streams a tar of the workspace.
 pub(super) async fn save(shared: &Arc<Shared>, flow: &mut Flow) -> Result<()> {
     let _one = shared.pause.lock().await;
-    let _paused = Paused::new(shared.relay);
+    let _paused = Paused::new();
     let outlet = flow.outlet();
     outlet.started().await;
     let (handle, separate) = (Handle::current(), shared.ids.separate);
@@ -106,7 +103,8 @@ fn save_blocking(handle: &Handle, outlet: &Outlet) -> Result<()> {
 /// workload's user, so it may change the mode for a moment; everything else is paused.
 fn open_own(dir: &OwnedFd, name: &Path, flags: OFlags, mode: u32) -> Result<OwnedFd> {
     let open = || rustix::fs::openat(dir, name, flags, Mode::empty());
-    let chmod = |mode: u32| rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty());
+    let chmod =
+        |mode: u32| rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty());
     match open() {
         Err(rustix::io::Errno::ACCESS) if chmod(mode | 0o500).is_ok() => {
             let opened = open();
@@ -193,7 +191,7 @@ pub(super) async fn restore(shared: &Arc<Shared>, flow: &mut Flow, bytes_max: u6
     let (staged, ()) = tokio::join!(unpacking, feeding);
     let staged = staged?;
     // Stopped from the main thread, which may signal the workload; renamed by a thread with its file identity.
-    let _paused = Paused::new(shared.relay);
+    let _paused = Paused::new();
     blocking(move || staged.commit()).await
 }
 
