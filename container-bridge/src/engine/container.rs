@@ -84,6 +84,9 @@ impl Plan<'_> {
             // The end of the attach stream is the end of standard input: the init's lifeline.
             stdin_once: Some(true),
             tty: Some(false),
+            // The init has nothing to be asked for: an engine that wants to end it does so at once.
+            stop_signal: Some("SIGKILL".to_owned()),
+            stop_timeout: Some(0),
             image: Some(self.image.to_owned()),
             entrypoint: Some(command),
             cmd: Some(Vec::new()),

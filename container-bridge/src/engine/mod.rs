@@ -23,7 +23,7 @@ mod stream;
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bollard::{
@@ -36,7 +36,7 @@ use futures_util::StreamExt;
 use tokio::sync::{OnceCell, watch};
 
 use crate::{
-    backend::{Backend, BoxFuture, Instance, Launched, SandboxId, SandboxSpec},
+    backend::{self, Backend, BoxFuture, Launched, SandboxId, SandboxSpec},
     cgroup::Reading,
     error::{Code, Result, SandboxError},
     frame,
@@ -252,6 +252,8 @@ impl Inner {
         };
         let attached = self.client.attach_container(&container, Some(options)).await;
         let attached = attached.map_err(|error| failed("attach", &error))?;
+        // Before the init's own clock, which ends it: what ends later has reached its deadline.
+        let deadline = Instant::now() + Duration::from_millis(spec.limits.lifetime_ms);
         let started = self.client.start_container(&container, None::<StartContainerOptions>).await;
         started.map_err(|error| failed("start the container", &error))?;
         let exit = self.watch_exit(&container);
@@ -262,7 +264,7 @@ impl Inner {
             SandboxError::new(Code::BackendFailed, format!("the init does not listen: {error}"))
         })?;
         let link = Link::open(input, output).await?;
-        Ok(Launched { link, instance: Box::new(Container { remover, exit }) })
+        Ok(Launched { link, instance: Box::new(Container { remover, exit, deadline }) })
     }
 }
 
@@ -274,9 +276,10 @@ fn now() -> Duration {
 struct Container {
     remover: Remover,
     exit: watch::Receiver<Option<i64>>,
+    deadline: Instant,
 }
 
-impl Instance for Container {
+impl backend::Instance for Container {
     fn reading(&self) -> BoxFuture<'_, Reading> {
         Box::pin(async {
             let Some(container) = &self.remover.container else { return Reading::default() };
@@ -295,11 +298,13 @@ impl Instance for Container {
         Box::pin(async move {
             // What ended by itself has an exit code; what is removed here is told by that.
             let ended = *self.exit.borrow();
+            let late = Instant::now() >= self.deadline;
             if let Some(container) = self.remover.container.take() {
                 self.remover.inner.remove(&container).await?;
             }
             Ok(match ended {
                 Some(10) => End::Deadline,
+                _ if late => End::Deadline, // an engine may not have told the code yet
                 Some(11) => End::Failed,
                 Some(0) | None => End::HostGone,
                 Some(_) => End::Killed,

@@ -158,10 +158,13 @@ fn bombs_hit_their_bounds_and_the_sandbox_goes_on(kind: Kind) {
             assert!(size <= 32 * MIB, "{path}: {size}");
             assert!(String::from_utf8_lossy(&done.stderr).contains("No space"), "{path}");
         }
-        // So many small files that their inodes are the bomb.
-        let done =
-            sandbox.sh("perl -e 'for(1..300000){open F,\">\",$_ or last} print $_; ' ; rm -rf ./*").await;
-        assert!(!String::from_utf8(done.stdout).unwrap().contains("300000"));
+        // So many small files that their inodes are the bomb. Podman cannot bound their number: there the bound on memory
+        // answers, and the whole sandbox may end of it.
+        if kind != Kind::Podman {
+            let done =
+                sandbox.sh("perl -e 'for(1..300000){open F,\">\",$_ or last} print $_; ' ; rm -rf ./*").await;
+            assert!(!String::from_utf8(done.stdout).unwrap().contains("300000"));
+        }
 
         // A flood is counted and dropped past its bound.
         let mut spec = ExecSpec::shell("head -c 50000000 /dev/zero");
