@@ -13,6 +13,7 @@ mod engines;
 mod support {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Kind {
+        #[expect(dead_code, reason = "what the tests have besides engines")]
         Native,
         Docker,
         Podman,

@@ -121,6 +121,15 @@ class ServiceStub {
       return PromiseReject(error);
     }
   }
+  connect(address, options = undefined) {
+    const state = stateOf(this);
+    if (state?.type !== "service" && state?.type !== "loopback") throw new TypeError("Illegal invocation");
+    host.load("ext:atoll/sockets.js");
+    const capability = reach(state);
+    // What has no number yet is a worker that is still being found.
+    if (typeof capability !== "number") throw new Error("Incoming CONNECT on a worker not supported");
+    return host.sockets.connectThrough(capability, address, options);
+  }
 }
 class LoopbackServiceStub {}
 ObjectSetPrototypeOf(LoopbackServiceStub.prototype, ServiceStub.prototype);
@@ -369,6 +378,8 @@ class Packing {
     }
     if (core.isRegExp(value)) return [REGEXP, [RegExpPrototypeGetSource(value), RegExpPrototypeGetFlags(value)]];
     if (core.isBoxedPrimitive(value)) return [BOXED, unbox(value)];
+    const kv = host.wasLoaded("ext:atoll/kv.js");
+    if (kv?.isNamespace(value)) throw cloneError(kv.NOT_CLONED);
     return this.web(value);
   }
   remote(state) {
@@ -787,6 +798,7 @@ function capabilityOf(value) {
 
 return {
   RpcStub, RpcPromise, RpcProperty, ServiceStub, makeFetcher: (number) => makeService(() => number, false), capabilityOf, exportsOf,
+  isService: (value) => stateOf(value)?.type === "service" || stateOf(value)?.type === "loopback",
   dynamicEntrypoint, packPlain, onRpc, forget, take: (message) => take(message, false).value,
 };
 })();

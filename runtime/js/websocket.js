@@ -319,6 +319,16 @@ class WebSocket extends EventTarget {
       case 3: throw new RangeError("Too much waits to be sent on this WebSocket.");
     }
   }
+  /** Bytes that the other end of a pair has not taken yet; what left the isolate is out of sight. */
+  get bufferedAmount() {
+    const queue = this.#peer?.#queue ?? [];
+    let bytes = 0;
+    for (let i = 0; i < queue.length; i++) {
+      if (typeof queue[i] === "string") bytes += TypedArrayPrototypeGetByteLength(core.encode(queue[i]));
+      else if (ArrayBufferIsView(queue[i])) bytes += TypedArrayPrototypeGetByteLength(queue[i]);
+    }
+    return bytes;
+  }
   close(code = undefined, reason = undefined) {
     if (this.#state === AWAITING_CONNECTION) {
       this.#state = RELEASED;
@@ -467,13 +477,9 @@ class WebSocketPair {
 
 // ---- As a client -------------------------------------------------------------------------------------------
 
-const NULL_OUTBOUND =
-  "This worker is not permitted to access the internet via global functions like fetch(). It must use capabilities " +
-  "(such as bindings in 'env') to talk to the outside world.";
-
 /** Asks for a WebSocket: the reply, and the stream that carries what is sent. */
 async function open(capability, url, headers, begun, signal = null) {
-  if (capability < 0) throw new Error(NULL_OUTBOUND);
+  if (capability < 0) throw new Error(fetchApi.NULL_OUTBOUND);
   const output = op_body_open(currentId());
   const call = op_call(currentId(), capability, "GET", url, headers, STREAM, output, -1, "manual");
   begun(call);

@@ -2,10 +2,12 @@
 //!
 //! One table says what exists; the served OpenAPI document is tested against it.
 
+mod audit;
 mod auth;
 mod events;
 mod execute;
 mod input;
+mod kv;
 mod logs;
 mod workers;
 
@@ -17,7 +19,9 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
 
+use crate::audit::entry::{self, Control};
 use crate::config::{Name, Scope};
+use crate::deploy::now_ms;
 use crate::hosts::Sandbox;
 use crate::problem::Problem;
 use crate::server::body::ReplyBody;
@@ -42,6 +46,22 @@ enum Action {
     Rollback,
     Scheduled,
     Logs,
+    ListKv,
+    DeleteKv,
+    Audit,
+}
+
+impl Action {
+    /// The name of an action that changes something, as the audit log says it.
+    fn changes(self) -> Option<&'static str> {
+        match self {
+            Self::PutWorker => Some("deploy"),
+            Self::DeleteWorker => Some("delete"),
+            Self::Rollback => Some("rollback"),
+            Self::DeleteKv => Some("delete_kv"),
+            _ => None,
+        }
+    }
 }
 
 /// Method, path pattern, action, needed scope.
@@ -62,12 +82,16 @@ const TABLE: &[Entry] = &[
     ("POST", "/v1/workers/{name}/rollback", Action::Rollback, Some(Scope::Deploy)),
     ("POST", "/v1/workers/{name}/scheduled", Action::Scheduled, Some(Scope::Deploy)),
     ("GET", "/v1/workers/{name}/logs", Action::Logs, Some(Scope::Read)),
+    ("GET", "/v1/kv", Action::ListKv, Some(Scope::Read)),
+    ("DELETE", "/v1/kv/{name}", Action::DeleteKv, Some(Scope::Deploy)),
+    ("GET", "/v1/audit", Action::Audit, Some(Scope::Audit)),
 ];
 
 /// Paths that take more than one method, for `Allow`.
 fn allow(pattern: &str) -> &'static str {
     match pattern {
         "/v1/workers/{name}" => "GET, HEAD, PUT, DELETE",
+        "/v1/kv/{name}" => "DELETE",
         "/v1/execute" | "/v1/workers/{name}/rollback" | "/v1/workers/{name}/scheduled" => "POST",
         _ => "GET, HEAD",
     }
@@ -111,8 +135,16 @@ pub(crate) async fn answer(
     if action == Action::Execute {
         return execute::post(gateway, &tenant, request).await;
     }
+    if action == Action::Audit {
+        return audit::get(gateway, &tenant, request.uri().query()).await;
+    }
     if action == Action::ListWorkers {
         return workers::list(gateway, &tenant).await;
+    }
+    match action {
+        Action::ListKv => return kv::list(gateway, &tenant).await,
+        Action::DeleteKv => return kv::delete(gateway, &tenant, name.unwrap_or_default()).await,
+        _ => {}
     }
     let name = name.and_then(Name::parse).ok_or_else(|| {
         Problem::unprocessable(
@@ -120,7 +152,9 @@ pub(crate) async fn answer(
             "A worker's name is a lower-case DNS label of at most 63 bytes.",
         )
     })?;
-    match action {
+    let token = auth::token_id(request.headers());
+    let (payer, worker) = (tenant.name.shared(), name.shared());
+    let answer = match action {
         Action::PutWorker => workers::put(gateway, &tenant, name, request).await,
         Action::DeleteWorker => workers::delete(gateway, &tenant, &name).await,
         Action::Versions => workers::versions(gateway, &tenant, &name).await,
@@ -128,7 +162,14 @@ pub(crate) async fn answer(
         Action::Scheduled => workers::scheduled(gateway, &tenant, &name, request).await,
         Action::Logs => logs::get(gateway, &tenant, &name, request.headers()),
         _ => workers::get(gateway, &tenant, &name).await,
+    };
+    if let Some(action) = action.changes() {
+        let outcome = answer.as_ref().map_or_else(Problem::code, |_| "done");
+        let (time, tenant) = (now_ms(), payer);
+        let control = Control { time, tenant, worker, token, action, outcome };
+        gateway.audit.note(entry::Entry::Control(Box::new(control)));
     }
+    answer
 }
 
 /// What needs no token.

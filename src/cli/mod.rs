@@ -3,6 +3,7 @@
 //! Standard output carries results only; everything else goes to standard error, so that output can be piped.
 
 mod args;
+mod audit;
 mod client;
 mod dev;
 mod engine;
@@ -44,6 +45,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Deploy(args) => block_on(remote::deploy(args)),
         Command::Execute(args) => block_on(remote::execute(args)),
         Command::Workers(args) => block_on(remote::workers(args)),
+        Command::Audit(command) => block_on(audit::audit(command)),
         Command::Route(command) => route::route(command),
         Command::Init(args) => init::init(&args),
         Command::Token(args) => token::token(&args),

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::client::{self, Answer};
-use super::worker::{COMPATIBILITY_DATE, Kind, Module, Request, Worker};
+use super::worker::{COMPATIBILITY_DATE, Kind, Module, Request, Service, Worker};
 
 /// The tenant under test.
 pub(crate) const TENANT: &str = "acme";
@@ -91,7 +91,7 @@ impl Atoll {
     }
 
     /// SIGTERM, which asks for the graceful stop, and SIGKILL if that takes too long.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if !self.alive() {
             return;
         }
@@ -135,6 +135,11 @@ impl Atoll {
     /// The gateway process, for memory measurements.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Everything it wrote so far.
@@ -261,6 +266,12 @@ fn config_toml(options: &Options, address: SocketAddr, data: &Path) -> String {
 /// A worker as the control API takes it.
 pub(crate) fn deployment(worker: &Worker) -> Value {
     let env: serde_json::Map<String, Value> = worker.env.iter().cloned().collect();
+    let service = |service: &Service| (service.binding.clone(), service_binding(service));
+    let namespace = |name: &String| {
+        (name.clone(), json!({ "type": "kv", "namespace": format!("{}-{name}", worker.name) }))
+    };
+    let bindings: serde_json::Map<String, Value> =
+        worker.services.iter().map(service).chain(worker.kv.iter().map(namespace)).collect();
     json!({
         "compatibilityDate": COMPATIBILITY_DATE,
         "compatibilityFlags": worker.flags,
@@ -269,7 +280,19 @@ pub(crate) fn deployment(worker: &Worker) -> Value {
         "modules": modules(&worker.modules),
         "vars": env,
         "loaders": worker.loaders,
+        "bindings": bindings,
     })
+}
+
+fn service_binding(service: &Service) -> Value {
+    let mut binding = json!({ "type": "service", "worker": service.worker });
+    if let Some(entrypoint) = &service.entrypoint {
+        binding["entrypoint"] = json!(entrypoint);
+    }
+    if let Some(props) = &service.props {
+        binding["props"] = props.clone();
+    }
+    binding
 }
 
 fn modules(modules: &[Module]) -> Value {
