@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -94,6 +94,7 @@ fn start(kind: Kind) -> Result<Daemon, String> {
         command.args(&cli).args(["system", "service", "--time=0"]);
         command.arg(format!("unix://{}", socket.display()));
     }
+    command.process_group(0); // a signal for the tests' group must not end the guard before its work is done
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let guard = command.spawn().map_err(|error| format!("start {name}: {error}"))?;
     let begun = Instant::now();
