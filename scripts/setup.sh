@@ -20,6 +20,14 @@ if [ "$want" = test ]; then
   need npm npm
   need python3 python3      # the conformance suite of WebSockets
   need pip3 python3-pip
+  need busybox busybox-static  # a root filesystem in one file
+  if [ "$(id -u)" -eq 0 ]; then # the tests' own daemons need root; without, these tests say that they are skipped
+    need dockerd docker.io
+    need containerd containerd
+    need runc runc
+    need podman podman
+    need conmon conmon
+  fi
 fi
 
 if [ "${#missing[@]}" -gt 0 ]; then

@@ -25,7 +25,7 @@ pub use egress::EgressClass;
 pub use hosts::HostClassConfig;
 pub use http::HttpLimits;
 pub use name::{NAME_BYTES_MAX, Name, is_host_name};
-pub use sandbox::SandboxConfig;
+pub use sandbox::{EngineOptions, SandboxBackend, SandboxConfig};
 pub use tenant::{Scope, Tenant, Token, parse_hex};
 
 use http::RawHttp;

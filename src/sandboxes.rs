@@ -11,7 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use atoll_container_bridge::backend::SandboxSpec;
+use atoll_container_bridge::backend::{Backend, SandboxSpec};
+use atoll_container_bridge::engine::{Engine, EngineConfig, Image, Kind, Runtime};
 use atoll_container_bridge::error::{Code, SandboxError};
 use atoll_container_bridge::manager::{AuditEvent, Lease, Manager, ManagerConfig, Owner};
 use atoll_container_bridge::native::{Native, NativeConfig};
@@ -19,7 +20,7 @@ use atoll_container_bridge::protocol::{Channel, ExecSpec, Exit};
 use dashmap::DashMap;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::config::SandboxConfig;
+use crate::config::{SandboxBackend, SandboxConfig};
 use crate::route::runner::{
     Output, RESULT_BYTES_MAX, RESULT_FILE, Run, STEP_DIR, SandboxStep, StepEnd, StepExit, StepFailed,
     StepRunner, StepUsage, Stream, Value,
@@ -50,14 +51,13 @@ impl Sandboxes {
     /// # Errors
     /// If the state directory cannot be made or read, or bounds cannot be set on this machine.
     pub async fn start(config: &SandboxConfig, data_dir: &Path) -> Result<Self, SandboxError> {
-        let mut native = NativeConfig::own_program(INIT_ARGUMENT, data_dir.join(STATE_FOLDER))?;
-        native.allow_no_cgroup = config.allow_unbounded;
+        let backend = backend(config, &data_dir.join(STATE_FOLDER)).await?;
         let bounds = ManagerConfig {
             sandboxes_max: config.sandboxes_max,
             sandboxes_per_tenant_max: config.sandboxes_per_tenant_max,
             idle: Duration::from_secs(config.idle_s.into()),
         };
-        let manager = Manager::new(Arc::new(Native::new(native)?), bounds, tell).await?;
+        let manager = Manager::new(backend, bounds, tell).await?;
         let spec = SandboxSpec { limits: config.limits(), ..SandboxSpec::default() };
         Ok(Self { manager, spec, turns: DashMap::new() })
     }
@@ -110,6 +110,29 @@ impl Sandboxes {
             _ => Ok(()),
         }
     }
+}
+
+/// What the configuration names as the maker of sandboxes.
+async fn backend(config: &SandboxConfig, state_dir: &Path) -> Result<Arc<dyn Backend>, SandboxError> {
+    let (kind, socket) = match config.backend {
+        SandboxBackend::Native => {
+            let mut native = NativeConfig::own_program(INIT_ARGUMENT, state_dir)?;
+            native.allow_no_cgroup = config.allow_unbounded;
+            return Ok(Arc::new(Native::new(native)?));
+        }
+        SandboxBackend::Docker => (Kind::Docker, "/var/run/docker.sock"),
+        SandboxBackend::Podman => (Kind::Podman, "/run/podman/podman.sock"),
+    };
+    let options = &config.engine;
+    let socket = options.socket.clone().unwrap_or_else(|| socket.into());
+    let mut engine = EngineConfig::own_program(kind, socket, INIT_ARGUMENT, state_dir)?;
+    engine.image = options.image.clone().map_or(Image::Host, Image::Named);
+    engine.runtime = match options.runtime.as_deref() {
+        None => Runtime::Default,
+        Some("probe") => Runtime::Probe,
+        Some(name) => Runtime::Named(name.to_owned()),
+    };
+    Ok(Arc::new(Engine::connect(engine).await?))
 }
 
 impl StepRunner for Sandboxes {

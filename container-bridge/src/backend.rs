@@ -12,9 +12,21 @@ use crate::{
 /// A boxed future: backends are chosen at run time.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// Whose sandbox it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Who pays and is blamed.
+    pub tenant: String,
+    /// The tenant's user.
+    pub user: String,
+}
+
 /// What a sandbox is to be.
 #[derive(Clone, Debug)]
 pub struct SandboxSpec {
+    /// For backends that several gateways share: there is one sandbox per owner in all of them. The
+    /// [`Manager`](crate::manager::Manager) sets it.
+    pub owner: Option<Owner>,
     /// Bounds for its whole life.
     pub limits: Limits,
     /// Where its files come from.
@@ -27,7 +39,13 @@ pub struct SandboxSpec {
 
 impl Default for SandboxSpec {
     fn default() -> Self {
-        Self { limits: Limits::default(), root: Root::Host, disk: Disk::Memory, env: BTreeMap::new() }
+        Self {
+            owner: None,
+            limits: Limits::default(),
+            root: Root::Host,
+            disk: Disk::Memory,
+            env: BTreeMap::new(),
+        }
     }
 }
 
@@ -77,8 +95,8 @@ pub struct Launched {
 
 /// The outside of a running sandbox. Dropping it ends the sandbox, if not as gently as [`stop`](Self::stop).
 pub trait Instance: Send + Sync {
-    /// What it has used so far.
-    fn reading(&self) -> crate::cgroup::Reading;
+    /// What it has used so far; zeros for what cannot be read.
+    fn reading(&self) -> BoxFuture<'_, crate::cgroup::Reading>;
 
     /// Ends it and waits until nothing is left.
     fn stop(self: Box<Self>) -> BoxFuture<'static, Result<crate::native::End>>;

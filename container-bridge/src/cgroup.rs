@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::Limits;
 
 /// Processes that the init itself needs beside the workload's.
-const INIT_PIDS: u32 = 24;
+pub(crate) const INIT_PIDS: u32 = 24;
 /// The period over which CPU quota is counted, in microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
 /// How often a directory is tried to be removed; its processes may still be on their way out.

@@ -5,9 +5,10 @@
 //!    │ acquire ─▶ Lease ─▶ Sandbox: exec, processes, files, ports, …     sandbox.rs
 //!    │                        │ operations with credit                    link.rs, protocol.rs, frame.rs
 //!  Backend ── launch, reap    │                                           backend.rs
-//!    └ Native: this program's own binary becomes the sandbox's init       native/, cgroup.rs
+//!    ├ Native: this program's own binary becomes the sandbox's init       native/, cgroup.rs
+//!    └ Engine: a container of Docker or Podman, its first process         engine/, kit.rs, owned.rs
 //!                             ▼
-//!                      keeper ▸ first process ▸ agent, shims ▸ workload   init/
+//!           (keeper ▸) first process ▸ agent, shims ▸ workload            init/
 //! ```
 //!
 //! A program that hosts native sandboxes calls [`init::main`] first thing when it is started with the hidden argument
@@ -30,12 +31,14 @@
 //! Errors are one type with stable codes and an HTTP status each ([`error`]); every bound is in [`limits`].
 //!
 //! What a sandbox is held by, in order: namespaces and unmapped users, cgroup limits, no capability, a deny list of
-//! system calls, Landlock, an empty network. What it is not held by: a second kernel. Who needs one runs a backend that
-//! has it; none is in this crate yet.
+//! system calls, Landlock, an empty network. What it is not held by: a second kernel. Who needs one gives Docker the
+//! runtime `runsc`.
 #![deny(unsafe_code)]
 
 pub mod backend;
 pub mod cgroup;
+#[cfg(feature = "docker")]
+pub mod engine;
 pub mod error;
 mod flow;
 mod frame;
@@ -53,10 +56,13 @@ pub mod fuzzing {
     }
 }
 pub mod init;
+pub mod kit;
 pub mod lifecycle;
 pub mod limits;
 pub mod link;
 pub mod manager;
 pub mod native;
+#[cfg(feature = "docker")]
+mod owned;
 pub mod protocol;
 pub mod sandbox;

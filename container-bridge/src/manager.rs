@@ -24,6 +24,7 @@ use tokio::{
     time::Instant,
 };
 
+pub use crate::backend::Owner;
 use crate::{
     backend::{Backend, Launched, SandboxId, SandboxSpec},
     error::{Code, Result, SandboxError},
@@ -38,15 +39,6 @@ const SAMPLE: Duration = Duration::from_secs(1);
 const REAP: Duration = Duration::from_secs(60);
 /// Uses that begin or end while the driver is busy.
 const USES_QUEUED_MAX: usize = 64;
-
-/// Whose sandbox it is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Owner {
-    /// Who pays and is blamed.
-    pub tenant: String,
-    /// The tenant's user.
-    pub user: String,
-}
 
 /// A manager's bounds.
 #[derive(Clone, Copy, Debug)]
@@ -297,7 +289,7 @@ impl Inner {
             audit: Arc::clone(&self.audit),
             owner: owner.clone(),
             id,
-            spec: spec.clone(),
+            spec: SandboxSpec { owner: Some(owner.clone()), ..spec.clone() },
             life: Lifecycle::new(Terms { idle: self.config.idle, lifetime }),
             began: Instant::now(),
             status: sender,
@@ -409,7 +401,7 @@ impl Driver {
                 () = launched.link.closed() => Event::Lost,
                 event = self.next(queue) => event,
                 _ = sample.tick() => {
-                    self.measure(&launched, started, SAMPLE);
+                    self.measure(&launched, started, SAMPLE).await;
                     continue;
                 }
             };
@@ -417,7 +409,7 @@ impl Driver {
                 break;
             }
         }
-        self.measure(&launched, started, Duration::ZERO);
+        self.measure(&launched, started, Duration::ZERO).await;
         self.status.send_replace(Status::Over(gone()));
         launched.link.close();
         if let Err(error) = launched.instance.stop().await {
@@ -426,8 +418,8 @@ impl Driver {
         self.on(Event::Stopped);
     }
 
-    fn measure(&self, launched: &Launched, started: Instant, since_last: Duration) {
-        let reading = launched.instance.reading();
+    async fn measure(&self, launched: &Launched, started: Instant, since_last: Duration) {
+        let reading = launched.instance.reading().await;
         let (bytes_in, bytes_out) = launched.link.bytes();
         let mut usage = lock(&self.meter.usage);
         usage.cpu_us = usage.cpu_us.max(reading.cpu_us);

@@ -29,6 +29,7 @@
 
 mod agent;
 mod confine;
+pub mod contained;
 mod first;
 mod image;
 mod keeper;
@@ -38,7 +39,7 @@ mod sys;
 
 use std::{path::Path, process::ExitCode};
 
-pub(crate) use mounts::WORKSPACE;
+pub(crate) use mounts::{HOST_DIRS, HOST_ETC, PROC_MASKED, WORKSPACE};
 use rustix::fs::{Gid, Uid};
 
 use crate::{
@@ -49,9 +50,12 @@ use crate::{
 /// Runs as a sandbox's init: standard input is the socket to the gateway, standard output the state file.
 ///
 /// For the hidden subcommand that [`Native`](crate::native::Native) starts; must be the first thing a process does
-/// (it has to be single-threaded).
+/// (it has to be single-threaded). The argument of [`contained`] makes it the init of a container instead.
 #[must_use]
 pub fn main() -> ExitCode {
+    if std::env::args_os().next_back().is_some_and(|last| last == contained::CONTAINED) {
+        return contained::over_streams();
+    }
     keeper::run()
 }
 

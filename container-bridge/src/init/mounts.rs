@@ -36,15 +36,15 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 const WRITABLE: &[(&str, u32)] =
     &[("workspace", 0o755), ("tmp", 0o1777), ("var/tmp", 0o1777), ("home/user", 0o755)];
 /// The host's directories that make programs run.
-const HOST_DIRS: &[&str] = &["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+pub(crate) const HOST_DIRS: &[&str] = &["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// The host's files under /etc without which compilers, name lookup and TLS clients fail. Nothing secret.
-const HOST_ETC: &[&str] =
+pub(crate) const HOST_ETC: &[&str] =
     &["alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "ssl/certs", "mime.types"];
 /// Readable, but never writable, not even by root inside.
 const PROC_READ_ONLY: &[&str] =
     &["sys", "sysrq-trigger", "irq", "bus", "fs", "asound", "acpi", "scsi", "driver"];
 /// Not there.
-const PROC_MASKED: &[&str] = &[
+pub(crate) const PROC_MASKED: &[&str] = &[
     "kcore",
     "keys",
     "key-users",
@@ -226,12 +226,18 @@ fn writable(stage: &Path, root: &Path, ids: Ids) -> Result<Vec<String>> {
         };
         ids.own(&made)?;
     }
-    let mut all: Vec<String> = WRITABLE.iter().map(|(name, _)| format!("/{name}")).collect();
-    all.push("/dev/shm".to_owned());
+    let mut all = writable_places();
     for name in ["etc", "var", "opt", "root", "srv", "home", "run", "usr"] {
         all.push(format!("/{name}")); // for an overlay; file permissions and read-only mounts still rule
     }
     Ok(all)
+}
+
+/// Where a workload may write in any kind of sandbox.
+pub(super) fn writable_places() -> Vec<String> {
+    let mut all: Vec<String> = WRITABLE.iter().map(|(name, _)| format!("/{name}")).collect();
+    all.push("/dev/shm".to_owned());
+    all
 }
 
 fn proc(root: &Path, ids: Ids) -> Result<()> {

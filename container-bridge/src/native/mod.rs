@@ -357,8 +357,8 @@ impl Drop for Keeper {
 }
 
 impl Instance for Keeper {
-    fn reading(&self) -> Reading {
-        self.cgroup.as_ref().map(Cgroup::read).unwrap_or_default()
+    fn reading(&self) -> BoxFuture<'_, Reading> {
+        Box::pin(async { self.cgroup.as_ref().map(Cgroup::read).unwrap_or_default() })
     }
 
     fn stop(mut self: Box<Self>) -> BoxFuture<'static, Result<End>> {

@@ -7,12 +7,11 @@ use atoll_container_bridge::{
     protocol::{Channel, ExecSpec, ProcessStatus},
 };
 
-use crate::support::{HANG, Place, block};
+use crate::support::{HANG, Kind, Place, block};
 
-#[test]
-fn a_command_has_streams_and_a_status() {
+fn a_command_has_streams_and_a_status(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
         let sandbox = place.start().await;
         let done = sandbox.sh("echo out; echo err >&2; exit 3").await;
         assert_eq!(
@@ -39,10 +38,9 @@ fn a_command_has_streams_and_a_status() {
     });
 }
 
-#[test]
-fn what_cannot_start_says_why() {
+fn what_cannot_start_says_why(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
         let sandbox = place.start().await;
         for (spec, code) in [
             (ExecSpec::argv(["no-such-program"]), Code::CommandNotFound),
@@ -60,10 +58,9 @@ fn what_cannot_start_says_why() {
     });
 }
 
-#[test]
-fn a_timeout_ends_the_whole_tree() {
+fn a_timeout_ends_the_whole_tree(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
         let sandbox = place.start().await;
         // Traps SIGTERM, forks away twice, leaves its session, closes its streams.
         let line = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; exec >/dev/null 2>&1 </dev/null; sleep 1000 & sleep 1000' &) ; \
@@ -83,10 +80,9 @@ fn a_timeout_ends_the_whole_tree() {
     });
 }
 
-#[test]
-fn a_dropped_command_is_ended_and_leaves_nothing() {
+fn a_dropped_command_is_ended_and_leaves_nothing(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
         let sandbox = place.start().await;
         let mut running = sandbox.exec(ExecSpec::shell("echo go; sleep 1000 & sleep 1000")).await.unwrap();
         assert_eq!(running.next().await.unwrap(), Some((Channel::Out, b"go\n".to_vec())));
@@ -99,10 +95,9 @@ fn a_dropped_command_is_ended_and_leaves_nothing() {
     });
 }
 
-#[test]
-fn background_processes() {
+fn background_processes(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
         let sandbox = place.start().await;
         let line = "echo ready; echo oops >&2; while :; do sleep 0.1; done";
         let info = sandbox.start("server", ExecSpec::shell(line)).await.unwrap();
@@ -136,10 +131,9 @@ fn background_processes() {
     });
 }
 
-#[test]
-fn sessions_keep_directory_variables_and_functions() {
+fn sessions_keep_directory_variables_and_functions(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
         let sandbox = place.start().await;
         let env = BTreeMap::from([("S".to_owned(), "1".to_owned())]);
         sandbox.create_session("a", env, Some("/tmp".to_owned())).await.unwrap();
@@ -172,10 +166,9 @@ fn sessions_keep_directory_variables_and_functions() {
     });
 }
 
-#[test]
-fn variables_of_the_sandbox() {
+fn variables_of_the_sandbox(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
         let sandbox = place.start().await;
         sandbox.set_env(BTreeMap::from([("K".to_owned(), Some("v".to_owned()))])).await.unwrap();
         assert_eq!(sandbox.out("echo [$K]").await, "[v]\n");
@@ -183,4 +176,14 @@ fn variables_of_the_sandbox() {
         assert_eq!(sandbox.out("echo [$K]").await, "[]\n");
         sandbox.stop().await;
     });
+}
+
+crate::support::for_each_backend! {
+    a_command_has_streams_and_a_status,
+    what_cannot_start_says_why,
+    a_timeout_ends_the_whole_tree,
+    a_dropped_command_is_ended_and_leaves_nothing,
+    background_processes,
+    sessions_keep_directory_variables_and_functions,
+    variables_of_the_sandbox,
 }

@@ -8,32 +8,31 @@ use std::{
 };
 
 use atoll_container_bridge::{
-    backend::{Backend, SandboxSpec},
+    backend::SandboxSpec,
     error::Code,
     lifecycle::Ending,
     limits::Limits,
-    manager::{AuditEvent, Manager, ManagerConfig, Owner},
+    manager::{AuditEvent, Manager, ManagerConfig},
     protocol::ExecSpec,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Place, block};
-
-fn owner(tenant: &str, user: &str) -> Owner {
-    Owner { tenant: tenant.to_owned(), user: user.to_owned() }
-}
+use crate::{
+    engines,
+    support::{Kind, Place, block},
+};
 
 async fn manager(place: &Place, config: ManagerConfig) -> (Manager, Arc<Mutex<Vec<AuditEvent>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&events);
     let audit = move |event| sink.lock().unwrap().push(event);
-    (Manager::new(Arc::new(place.native()), config, audit).await.unwrap(), events)
+    (Manager::new(place.backend().await, config, audit).await.unwrap(), events)
 }
 
-#[test]
-fn one_sandbox_per_tenant_and_user() {
+fn one_sandbox_per_tenant_and_user(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
+        let owner = |tenant: &str, user: &str| place.owner(tenant, user);
         let config =
             ManagerConfig { sandboxes_max: 3, sandboxes_per_tenant_max: 2, ..ManagerConfig::default() };
         let (manager, events) = manager(&place, config).await;
@@ -109,10 +108,10 @@ async fn futures_join<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     results
 }
 
-#[test]
-fn idle_sandboxes_end_and_used_ones_do_not() {
+fn idle_sandboxes_end_and_used_ones_do_not(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
+        let owner = |tenant: &str, user: &str| place.owner(tenant, user);
         let config = ManagerConfig { idle: Duration::from_millis(300), ..ManagerConfig::default() };
         let (manager, events) = manager(&place, config).await;
         let ann = owner("a", "ann");
@@ -129,10 +128,10 @@ fn idle_sandboxes_end_and_used_ones_do_not() {
     });
 }
 
-#[test]
-fn a_lost_sandbox_and_a_failed_start_are_told() {
+fn a_lost_sandbox_and_a_failed_start_are_told(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
+        let owner = |tenant: &str, user: &str| place.owner(tenant, user);
         let (manager, events) = manager(&place, ManagerConfig::default()).await;
         let spec = SandboxSpec {
             limits: Limits { lifetime_ms: 500, ..Limits::default() },
@@ -146,7 +145,8 @@ fn a_lost_sandbox_and_a_failed_start_are_told() {
         let root = atoll_container_bridge::protocol::Root::Directory("/no/such/root".into());
         let spec = SandboxSpec { root, ..SandboxSpec::default() };
         let error = manager.acquire(&owner("a", "bob"), &spec).await.err().unwrap();
-        assert_eq!(error.code, Code::FileNotFound, "{error}");
+        let refused = if kind == Kind::Native { Code::FileNotFound } else { Code::Unsupported };
+        assert_eq!(error.code, refused, "{error}");
         while !manager.list().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -166,7 +166,9 @@ fn a_lost_sandbox_and_a_failed_start_are_told() {
 fn host() {
     let Some(json) = std::env::var_os("ATOLL_TEST_HOST") else { return };
     let json: serde_json::Value = serde_json::from_str(&json.to_string_lossy()).unwrap();
-    let mut place = Place::new();
+    let kind = Kind::ALL.iter().copied().find(|kind| format!("{kind:?}") == json["kind"].as_str().unwrap());
+    engines::inherit(json["socket"].as_str().unwrap());
+    let mut place = Place::of(kind.unwrap());
     place.config.state_dir = json["state"].as_str().unwrap().into();
     place.config.args = vec![json["marker"].as_str().unwrap().to_owned()];
     place.config.uid_base = json["uid"].as_u64().unwrap() as u32;
@@ -192,7 +194,7 @@ fn host() {
 fn spawn_host(place: &Place, lifetime_ms: u64) -> Child {
     let config = serde_json::json!({
         "state": place.config.state_dir, "marker": place.config.args[0], "uid": place.config.uid_base,
-        "lifetime": lifetime_ms,
+        "lifetime": lifetime_ms, "kind": format!("{:?}", place.kind), "socket": place.address(),
     });
     Command::new(std::env::current_exe().unwrap())
         .args(["lives::host", "--exact", "--nocapture"])
@@ -219,26 +221,26 @@ fn wait_for(child: &mut Child, step: usize) -> BufReader<std::process::ChildStdo
     lines
 }
 
-#[test]
-fn a_host_killed_at_any_step_leaves_nothing() {
+fn a_host_killed_at_any_step_leaves_nothing(kind: Kind) {
+    // An engine takes its time for each step.
+    let delays_us: &[u64] = if kind == Kind::Native { &[0, 3_000, 12_000] } else { &[0] };
     for step in 1..=9 {
-        for delay_us in [0, 3_000, 12_000] {
-            let place = Place::new();
+        for delay_us in delays_us {
+            let place = Place::of(kind);
             let mut host = spawn_host(&place, 600_000);
             let _lines = wait_for(&mut host, step);
-            std::thread::sleep(Duration::from_micros(delay_us)); // somewhere between this step and the next
+            std::thread::sleep(Duration::from_micros(*delay_us)); // somewhere between this step and the next
             kill_process(pid(&host), Signal::KILL).unwrap();
             host.wait().unwrap();
             // What a start finds is at most a file that was claimed and not yet handed to a keeper.
-            block(async { place.native().reap().await.unwrap() });
+            block(async { place.backend().await.reap().await.unwrap() });
             place.assert_clean();
         }
     }
 }
 
-#[test]
-fn a_stopped_host_does_not_prolong_a_life() {
-    let place = Place::new();
+fn a_stopped_host_does_not_prolong_a_life(kind: Kind) {
+    let place = Place::of(kind);
     let mut host = spawn_host(&place, 2_500);
     let _lines = wait_for(&mut host, 7);
     kill_process(pid(&host), Signal::STOP).unwrap();
@@ -257,7 +259,7 @@ fn place_is_empty_while_stopped(place: &Place, host: &Child) {
 #[test]
 fn killed_keepers_and_inits_leave_nothing_that_a_reaper_does_not_find() {
     block(async {
-        let place = Place::new();
+        let place = Place::of(Kind::Native);
         for victim in 0..3 {
             let sandbox = place.start().await;
             sandbox.start("p", ExecSpec::shell("setsid sleep 1000 & sleep 1000")).await.unwrap();
@@ -276,7 +278,7 @@ fn killed_keepers_and_inits_leave_nothing_that_a_reaper_does_not_find() {
             kill_process(Pid::from_raw(pids[victim]).unwrap(), Signal::KILL).unwrap();
             sandbox.gone().await;
             let _ = sandbox.launched.instance.stop().await;
-            place.native().reap().await.unwrap();
+            place.backend().await.reap().await.unwrap();
             place.assert_clean();
         }
     });
@@ -285,15 +287,23 @@ fn killed_keepers_and_inits_leave_nothing_that_a_reaper_does_not_find() {
 #[test]
 fn a_reaper_leaves_the_living_alone() {
     block(async {
-        let place = Place::new();
+        let place = Place::of(Kind::Native);
         let sandbox = place.start().await;
-        assert_eq!(place.native().reap().await.unwrap(), 0);
+        assert_eq!(place.backend().await.reap().await.unwrap(), 0);
         assert_eq!(sandbox.out("echo alive").await, "alive\n");
         // A file of a dead owner, and one that says nothing.
         std::fs::write(place.config.state_dir.join("slot-77.json"), "").unwrap();
         let dead = r#"{"id":"x","cgroup":null,"owner_pid":1,"owner_start_ticks":1,"boot_id":"other"}"#;
         std::fs::write(place.config.state_dir.join("slot-78.json"), dead).unwrap();
-        assert_eq!(place.native().reap().await.unwrap(), 2);
+        assert_eq!(place.backend().await.reap().await.unwrap(), 2);
         sandbox.stop().await;
     });
+}
+
+crate::support::for_each_backend! {
+    one_sandbox_per_tenant_and_user,
+    idle_sandboxes_end_and_used_ones_do_not,
+    a_lost_sandbox_and_a_failed_start_are_told,
+    a_host_killed_at_any_step_leaves_nothing,
+    a_stopped_host_does_not_prolong_a_life,
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 mod commands;
+mod containers;
+mod engines;
 mod files;
 mod hostile;
 mod lives;

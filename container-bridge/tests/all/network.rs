@@ -8,12 +8,11 @@ use std::sync::{
 use atoll_container_bridge::{error::Code, protocol::ExecSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{HANG, Place, block};
+use crate::support::{HANG, Kind, Place, block};
 
-#[test]
-fn a_port_inside_is_reached() {
+fn a_port_inside_is_reached(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
         let sandbox = place.start().await;
         assert_eq!(sandbox.connect(8000).await.err().unwrap().code, Code::PortRefused);
         let early = sandbox.wait_for_port(8000, std::time::Duration::from_millis(50)).await.unwrap_err();
@@ -38,10 +37,9 @@ fn a_port_inside_is_reached() {
     });
 }
 
-#[test]
-fn egress_goes_through_the_handler_and_nowhere_else() {
+fn egress_goes_through_the_handler_and_nowhere_else(kind: Kind) {
     block(async {
-        let place = Place::new();
+        let place = Place::of(kind);
         let sandbox = place.start().await;
         let calls = Arc::new(AtomicUsize::new(0));
         let serving = tokio::spawn({
@@ -68,4 +66,9 @@ fn egress_goes_through_the_handler_and_nowhere_else() {
         sandbox.stop().await;
         assert_eq!(serving.await.unwrap().unwrap_err().code, Code::OperationInterrupted);
     });
+}
+
+crate::support::for_each_backend! {
+    a_port_inside_is_reached,
+    egress_goes_through_the_handler_and_nowhere_else,
 }

@@ -7,7 +7,7 @@ use atoll_container_bridge::{
     protocol::{ExecSpec, Root},
 };
 
-use crate::support::{Place, block};
+use crate::support::{Kind, Place, block};
 
 /// A root filesystem with one static program, if this machine has one.
 fn root(dir: &Path) -> Option<()> {
@@ -31,7 +31,7 @@ fn a_directory_and_a_tarball() {
         return;
     }
     block(async {
-        let place = Place::new();
+        let place = Place::of(Kind::Native);
         let tarball = tempfile::NamedTempFile::new().unwrap();
         let mut builder = tar::Builder::new(tarball.as_file());
         builder.follow_symlinks(false);

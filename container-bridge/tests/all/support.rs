@@ -3,17 +3,78 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use atoll_container_bridge::{
-    backend::{Backend, Launched, SandboxId, SandboxSpec},
+    backend::{Backend, Launched, Owner, SandboxId, SandboxSpec},
+    engine::Engine,
     error::SandboxError,
     native::{End, Native, NativeConfig},
     protocol::ExecSpec,
     sandbox::{Completed, Sandbox},
 };
+
+use crate::engines;
+
+/// Which backend a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Native,
+    Docker,
+    Podman,
+}
+
+impl Kind {
+    pub(crate) const ALL: &[Self] = &[Self::Native, Self::Docker, Self::Podman];
+
+    /// Says loudly why a test cannot run here.
+    pub(crate) fn is_there(self) -> bool {
+        match engines::missing(self) {
+            None => true,
+            Some(why) => {
+                eprintln!("SKIPPED on {self:?}: {why}");
+                false
+            }
+        }
+    }
+}
+
+/// The same tests on every backend, as `native::NAME`, `docker::NAME`, ….
+macro_rules! for_each_backend {
+    ($($name:ident),* $(,)?) => {
+        crate::support::for_each_backend!(@ native Native $($name)*);
+        crate::support::for_each_backend!(@ docker Docker $($name)*);
+        crate::support::for_each_backend!(@ podman Podman $($name)*);
+    };
+    (@ $module:ident $kind:ident $($name:ident)*) => {
+        mod $module {
+            use crate::support::Kind;
+            $(
+                #[test]
+                fn $name() {
+                    if Kind::$kind.is_there() {
+                        super::$name(Kind::$kind);
+                    }
+                }
+            )*
+        }
+    };
+}
+pub(crate) use for_each_backend;
+
+/// The same for what only engines do.
+macro_rules! for_each_engine {
+    ($($name:ident),* $(,)?) => {
+        crate::support::for_each_backend!(@ docker Docker $($name)*);
+        crate::support::for_each_backend!(@ podman Podman $($name)*);
+    };
+}
+pub(crate) use for_each_engine;
 
 /// Generous: only a hang is longer.
 pub(crate) const HANG: Duration = Duration::from_secs(60);
@@ -22,36 +83,62 @@ pub(crate) const HANG: Duration = Duration::from_secs(60);
 pub(crate) struct Place {
     /// Removed when the test ends.
     _dir: tempfile::TempDir,
+    pub(crate) kind: Kind,
     pub(crate) config: NativeConfig,
-    marker: String,
+    backend: tokio::sync::OnceCell<Arc<dyn Backend>>,
 }
 
 impl Place {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn of(kind: Kind) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() % 4_000 * 64 % 8_000;
         let dir = tempfile::tempdir().unwrap();
         // The sandbox's root passes through here on its way to a root filesystem.
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let marker = format!("test-{}-{number}", std::process::id());
         let config = NativeConfig {
             program: PathBuf::from(env!("CARGO_BIN_EXE_atoll-sandbox-init")),
-            args: vec![marker.clone()],
+            args: vec![format!("test-{}-{number}", std::process::id())],
             state_dir: dir.path().join("state"),
             uid_base: 1_000_000 + number * 65_536,
             cgroup_parent: None,
             allow_no_cgroup: !rustix::process::geteuid().is_root(),
         };
-        Self { _dir: dir, config, marker }
+        Self { _dir: dir, kind, config, backend: tokio::sync::OnceCell::new() }
     }
 
-    pub(crate) fn native(&self) -> Native {
-        Native::new(self.config.clone()).unwrap()
+    pub(crate) async fn backend(&self) -> Arc<dyn Backend> {
+        let backend = self.backend.get_or_init(|| async {
+            match self.kind {
+                Kind::Native => Arc::new(Native::new(self.config.clone()).unwrap()) as Arc<dyn Backend>,
+                Kind::Docker | Kind::Podman => {
+                    let config = engines::config(self.kind, &self.config);
+                    Arc::new(Engine::connect(config).await.unwrap())
+                }
+            }
+        });
+        Arc::clone(backend.await)
+    }
+
+    /// An owner that no other test's is: an engine knows the owners of all.
+    pub(crate) fn owner(&self, tenant: &str, user: &str) -> Owner {
+        let unique =
+            if tenant.is_empty() { String::new() } else { format!("{tenant}-{}", self.config.args[0]) };
+        Owner { tenant: unique, user: user.to_owned() }
+    }
+
+    /// Where the engine answers; empty for what has none.
+    pub(crate) fn address(&self) -> String {
+        engines::socket(self.kind).display().to_string()
+    }
+
+    /// Whether the init has a user of its own, beside the workload's.
+    pub(crate) fn separates_users(&self) -> bool {
+        self.kind == Kind::Native && rustix::process::geteuid().is_root()
     }
 
     pub(crate) async fn launch(&self, spec: &SandboxSpec) -> Result<Running<'_>, SandboxError> {
         let id = SandboxId::random()?;
-        let launched = self.native().launch(&id, spec).await?;
+        let launched = self.backend().await.launch(&id, spec).await?;
         Ok(Running { sandbox: Sandbox::new(launched.link.clone()), launched, place: self })
     }
 
@@ -61,17 +148,17 @@ impl Place {
 
     /// Everything that is left of this place's sandboxes.
     pub(crate) fn leftovers(&self) -> Vec<String> {
-        let mut left = Vec::new();
+        let mut left = engines::leftovers(self.kind, &self.config.state_dir);
+        let marker = format!("{}\0", self.config.args[0]);
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let Ok(status) = fs::read_to_string(entry.path().join("status")) else { continue };
             let uid =
                 status.lines().find_map(|line| line.strip_prefix("Uid:\t")?.split('\t').next()?.parse().ok());
             let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
             let ours = uid.is_some_and(|uid: u32| {
-                rustix::process::geteuid().is_root()
-                    && (self.config.uid_base..self.config.uid_base + 65_536).contains(&uid)
+                self.separates_users() && (self.config.uid_base..self.config.uid_base + 65_536).contains(&uid)
             });
-            if (ours || command.contains(&format!("{}\0", self.marker))) && !status.contains("State:\tZ") {
+            if (ours || command.contains(&marker)) && !status.contains("State:\tZ") {
                 left.push(format!("process {}: {command}", entry.path().display()));
             }
         }

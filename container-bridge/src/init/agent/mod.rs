@@ -16,6 +16,7 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io,
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -23,12 +24,13 @@ use std::{
 
 use flow::{Flow, Inlet, Window};
 use tokio::{
-    net::{UnixStream, unix::OwnedReadHalf},
+    io::{AsyncRead, AsyncWrite},
+    net::{UnixStream, unix::pipe},
     sync::mpsc,
     task::AbortHandle,
 };
 
-use super::{Ids, sys};
+use super::{Ids, contained::is_pipe, sys};
 use crate::{
     error::{Code, Result, SandboxError},
     frame,
@@ -36,6 +38,36 @@ use crate::{
     native::End,
     protocol::{Answer, FromAgent, Id, Op, Setup, ToAgent},
 };
+
+type Input = Box<dyn AsyncRead + Send + Unpin>;
+type Output = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// The agent's way to the host: one socket twice, or two pipes.
+pub(super) struct Transport {
+    pub(super) input: OwnedFd,
+    pub(super) output: OwnedFd,
+}
+
+impl Transport {
+    fn open(self) -> io::Result<(Input, Output)> {
+        let socket = |fd: OwnedFd| {
+            let socket = StdUnixStream::from(fd);
+            socket.set_nonblocking(true)?;
+            UnixStream::from_std(socket)
+        };
+        let input: Input = if is_pipe(&self.input) {
+            Box::new(pipe::Receiver::from_owned_fd(self.input)?)
+        } else {
+            Box::new(socket(self.input)?)
+        };
+        let output: Output = if is_pipe(&self.output) {
+            Box::new(pipe::Sender::from_owned_fd(self.output)?)
+        } else {
+            Box::new(socket(self.output)?)
+        };
+        Ok((input, output))
+    }
+}
 
 /// Threads for file operations.
 const FILE_THREADS_MAX: usize = 4;
@@ -71,7 +103,7 @@ struct Running {
 }
 
 /// Runs until the host goes away or the deadline comes.
-pub(super) fn run(setup: &Setup, ids: Ids, socket: StdUnixStream, requests: OwnedFd) -> End {
+pub(super) fn run(setup: &Setup, ids: Ids, transport: Transport, requests: OwnedFd) -> End {
     sys::reset_children();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -83,10 +115,10 @@ pub(super) fn run(setup: &Setup, ids: Ids, socket: StdUnixStream, requests: Owne
             }
         })
         .build();
-    let (Ok(runtime), Ok(())) = (runtime, socket.set_nonblocking(true)) else { return End::Failed };
+    let Ok(runtime) = runtime else { return End::Failed };
     let lifetime = Duration::from_millis(setup.limits.lifetime_ms);
     let end = runtime.block_on(async {
-        match tokio::time::timeout(lifetime, serve(setup, ids, socket, requests)).await {
+        match tokio::time::timeout(lifetime, serve(setup, ids, transport, requests)).await {
             Ok(end) => end,
             Err(_) => End::Deadline,
         }
@@ -95,9 +127,8 @@ pub(super) fn run(setup: &Setup, ids: Ids, socket: StdUnixStream, requests: Owne
     end
 }
 
-async fn serve(setup: &Setup, ids: Ids, socket: StdUnixStream, requests: OwnedFd) -> End {
-    let Ok(socket) = UnixStream::from_std(socket) else { return End::Failed };
-    let (input, mut output) = socket.into_split();
+async fn serve(setup: &Setup, ids: Ids, transport: Transport, requests: OwnedFd) -> End {
+    let Ok((input, mut output)) = transport.open() else { return End::Failed };
     let (frames, mut queue) = mpsc::channel::<FromAgent>(FRAMES_QUEUED_MAX);
     tokio::spawn(async move {
         while let Some(message) = queue.recv().await {
@@ -123,7 +154,7 @@ async fn serve(setup: &Setup, ids: Ids, socket: StdUnixStream, requests: OwnedFd
 }
 
 /// Hands each frame to its operation. What the host may not send ends the sandbox: it is the host's own bug.
-async fn read(mut input: OwnedReadHalf, shared: &Arc<Shared>) -> End {
+async fn read(mut input: Input, shared: &Arc<Shared>) -> End {
     // One read future for the whole life: a frame must not be lost when another branch is faster.
     let (sender, mut incoming) = mpsc::channel::<ToAgent>(1);
     tokio::spawn(async move {

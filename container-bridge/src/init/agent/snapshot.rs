@@ -99,6 +99,23 @@ fn save_blocking(handle: &Handle, outlet: &Outlet) -> Result<()> {
     tar.into_inner().and_then(|mut output| output.flush()).context("finish the snapshot")
 }
 
+/// Opens also what the workload has made unreadable for itself. An agent without the right to overlook that has the
+/// workload's user, so it may change the mode for a moment; everything else is paused.
+fn open_own(dir: &OwnedFd, name: &Path, flags: OFlags, mode: u32) -> Result<OwnedFd> {
+    let open = || rustix::fs::openat(dir, name, flags, Mode::empty());
+    let chmod =
+        |mode: u32| rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty());
+    match open() {
+        Err(rustix::io::Errno::ACCESS) if chmod(mode | 0o500).is_ok() => {
+            let opened = open();
+            chmod(mode).context("restore a mode")?;
+            opened
+        }
+        other => other,
+    }
+    .context("open a file")
+}
+
 fn save_dir(tar: &mut tar::Builder<impl Write>, dir: &OwnedFd, at: &Path) -> Result<()> {
     for entry in Dir::read_from(dir).context("read a directory")? {
         let entry = entry.context("read a directory")?;
@@ -113,7 +130,7 @@ fn save_dir(tar: &mut tar::Builder<impl Write>, dir: &OwnedFd, at: &Path) -> Res
         header.set_mtime(stat.st_mtime.max(0).cast_unsigned());
         header.set_size(0);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let open = |flags| rustix::fs::openat(dir, &name, flags, Mode::empty()).context("open a file");
+        let open = |flags| open_own(dir, &name, flags, stat.st_mode);
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 header.set_entry_type(tar::EntryType::Directory);
