@@ -13,6 +13,7 @@ mod package;
 mod remote;
 mod route;
 mod run;
+mod sandbox;
 mod serve;
 mod token;
 
@@ -44,6 +45,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Deploy(args) => block_on(remote::deploy(args)),
         Command::Execute(args) => block_on(remote::execute(args)),
         Command::Workers(args) => block_on(remote::workers(args)),
+        Command::Sandbox(command) => block_on(sandbox::sandbox(command)),
         Command::Route(command) => route::route(command),
         Command::Init(args) => init::init(&args),
         Command::Token(args) => token::token(&args),
