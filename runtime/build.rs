@@ -52,8 +52,15 @@ fn main() {
             embed(&mut table, &out, &format!("ext:{package}/{file}"), &source);
         }
     }
-    for file in ["cloudflare_workers.js", "formdata.js", "loader.js", "rpc.js", "websocket.js", "workers.js"]
-    {
+    for file in [
+        "cloudflare_workers.js",
+        "formdata.js",
+        "loader.js",
+        "rpc.js",
+        "sandbox.js",
+        "websocket.js",
+        "workers.js",
+    ] {
         let source = std::fs::read_to_string(Path::new("js").join(file)).expect("our own script");
         embed(&mut table, &out, &format!("ext:atoll/{file}"), &source);
     }

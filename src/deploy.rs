@@ -23,6 +23,7 @@ use crate::config::{Config, Name, Tenant};
 use crate::dispatch::logs::LogRing;
 use crate::dispatch::{Deployment, Isolates, Var};
 use crate::router::Routes;
+use crate::sandboxes::Sandboxes;
 use crate::store::{NewVersion, Store, StoreError, Version};
 use outbound::Outbound;
 
@@ -117,6 +118,7 @@ pub(crate) struct Deployer {
     routes: Arc<Routes>,
     isolates: Arc<dyn Isolates>,
     outbound: Outbound,
+    sandboxes: Option<Arc<Sandboxes>>,
     checks: CheckConfig,
     /// Only one change at a time, so that routes follow the store.
     change: tokio::sync::Mutex<()>,
@@ -131,11 +133,12 @@ impl Deployer {
         routes: Arc<Routes>,
         isolates: Arc<dyn Isolates>,
         witness: Arc<dyn Witness>,
+        sandboxes: Option<Arc<Sandboxes>>,
     ) -> Result<Self, DeployError> {
         let outbound = Outbound::new(config, witness)?;
         let (change, logs) = (tokio::sync::Mutex::default(), Mutex::default());
         let (tenants, checks) = (config.tenants.clone(), config.checks.clone());
-        Ok(Self { tenants, store, routes, isolates, outbound, checks, change, logs })
+        Ok(Self { tenants, store, routes, isolates, outbound, sandboxes, checks, change, logs })
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -237,9 +240,13 @@ impl Deployer {
         bindings: &Bindings,
     ) -> Result<BoundNames, DeployError> {
         bindings.keys().try_for_each(|name| check_var_name(name))?;
-        let place = Place { tenant, worker };
+        let place = self.place(tenant, worker);
         bindings::check(bindings, &place)?;
         Ok(bindings::bind(bindings, &place))
+    }
+
+    fn place<'a>(&'a self, tenant: &'a Tenant, worker: &'a str) -> Place<'a> {
+        Place { tenant, worker, sandboxes: self.sandboxes.as_ref(), outbound: &self.outbound }
     }
 
     fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
@@ -278,7 +285,7 @@ impl Deployer {
             version: version.version,
             bundle,
             vars: vars(&settings),
-            bindings: bindings::bind(&settings.bindings, &Place { tenant, worker: worker.as_str() }),
+            bindings: bindings::bind(&settings.bindings, &self.place(tenant, worker.as_str())),
             outbound,
             limits: settings.limits.lower_of(tenant.limits),
             crons: settings.crons,
@@ -310,7 +317,7 @@ impl Deployer {
         let names = settings.vars.len() + settings.loaders.len() + settings.bindings.len();
         bounded("vars", names, VARS_MAX)?;
         check_names(settings)?;
-        bindings::check(&settings.bindings, &Place { tenant, worker })?;
+        bindings::check(&settings.bindings, &self.place(tenant, worker))?;
         self.outbound(tenant, "check", settings.egress.as_deref(), &settings.outbound).map(|_| ())
     }
 }

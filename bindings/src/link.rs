@@ -559,16 +559,18 @@ type Env = Vec<(Arc<str>, EnvValue)>;
 /// Splits `env` into what the host sees and the capabilities behind its numbers. Number 0 is the outbound channel.
 fn grants(env: Vec<(Arc<str>, Grant)>) -> (Env, Vec<Arc<dyn Channel>>) {
     let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
+    let mut number = |channel| {
+        channels.push(channel);
+        ChannelId(channels.len() as u32)
+    };
     let value = |(name, grant)| {
         let value = match grant {
             Grant::Text(text) => EnvValue::Text(text),
             Grant::Json(json) => EnvValue::Json(json),
             Grant::Data(bytes) => EnvValue::Data(bytes),
             Grant::Loader { scope } => EnvValue::Loader { scope },
-            Grant::Channel(channel) => {
-                channels.push(channel);
-                EnvValue::Fetcher(ChannelId(channels.len() as u32))
-            }
+            Grant::Channel(channel) => EnvValue::Fetcher(number(channel)),
+            Grant::Client(kind, channel) => EnvValue::Client { kind, channel: number(channel) },
         };
         (name, value)
     };
@@ -589,7 +591,7 @@ fn fits(invoke: &Invoke) -> bool {
                 EnvValue::Text(text) | EnvValue::Json(text) => text.len(),
                 EnvValue::Data(bytes) => bytes.len(),
                 EnvValue::Loader { scope } => scope.len(),
-                EnvValue::Fetcher(_) => 0,
+                EnvValue::Fetcher(_) | EnvValue::Client { .. } => 0,
             }
     };
     let env: usize = invoke.env.iter().map(value).sum();

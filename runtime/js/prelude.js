@@ -478,6 +478,7 @@ function makeEnv(outbound, triples) {
       case "json": result = primordials.JSONParse(value); break;
       case "data": result = value.buffer; break;
       case "fetcher": result = fetchApi.makeFetcher(value); break;
+      case "sandboxes": result = load("ext:atoll/sandbox.js").makeSandboxes(value); break;
       case "loader": result = load("ext:atoll/loader.js").makeLoader(value); break;
       default: result = value;
     }

@@ -35,6 +35,7 @@ pub(super) fn authorize(config: &Config, headers: &HeaderMap, scope: Scope) -> R
             Scope::Read => "This token lacks the scope `read`.",
             Scope::Deploy => "This token lacks the scope `deploy`.",
             Scope::Execute => "This token lacks the scope `execute`.",
+            Scope::Sandbox => "This token lacks the scope `sandbox`.",
         }));
     }
     Ok(tenant.clone())

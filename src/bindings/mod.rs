@@ -11,6 +11,7 @@
 //! in each of its two matches; its shape in `openapi.json`.
 
 mod logger;
+mod sandbox;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +20,10 @@ use atoll_bindings::link::Grant;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Name, Tenant};
+use crate::deploy::outbound::Outbound;
 use crate::deploy::{DeployError, invalid};
 use crate::dispatch::trace::Trace;
+use crate::sandboxes::Sandboxes;
 
 /// Bindings of one deployment.
 pub const BINDINGS_MAX: usize = 100;
@@ -31,20 +34,24 @@ pub const BINDINGS_MAX: usize = 100;
 pub enum Binding {
     /// Structured log lines.
     Logger(logger::Logger),
+    /// Linux sandboxes of the tenant's users.
+    Sandbox(sandbox::Sandbox),
 }
 
 impl Binding {
     /// Refuses what makes no sense, or what this tenant may not have.
-    fn check(&self, _place: &Place<'_>) -> Result<(), DeployError> {
+    fn check(&self, place: &Place<'_>) -> Result<(), DeployError> {
         match self {
             Self::Logger(logger) => logger.check(),
+            Self::Sandbox(sandbox) => sandbox.check(place),
         }
     }
 
     /// The object behind it.
-    fn bind(&self, _place: &Place<'_>) -> Arc<dyn Bound> {
+    fn bind(&self, place: &Place<'_>) -> Arc<dyn Bound> {
         match self {
             Self::Logger(logger) => logger.bind(),
+            Self::Sandbox(sandbox) => sandbox.bind(place),
         }
     }
 }
@@ -62,6 +69,10 @@ pub struct Place<'a> {
     pub tenant: &'a Tenant,
     /// The worker's name, or an execution's id.
     pub worker: &'a str,
+    /// The server's sandboxes, if it has any.
+    pub(crate) sandboxes: Option<&'a Arc<Sandboxes>>,
+    /// What makes channels to the outside.
+    pub(crate) outbound: &'a Outbound,
 }
 
 /// Under which invocation something is granted.

@@ -95,17 +95,14 @@ pub(crate) async fn start(config: Config, format: LogFormat, filter: &str) -> Re
         engine.require_sandbox().await?;
     }
     tokio::spawn(take_over_numbers(engine.clone(), observer.clone()));
-    let sandboxes = match &config.sandbox {
-        None => None,
-        Some(sandbox) => {
-            Some(Arc::new(Sandboxes::start(sandbox, &config.data_dir).await.map_err(|error| {
-                Failure::usage(format!("sandboxes cannot be had: {error}"))
-                    .hint("leave [sandbox] out of the configuration, or see \"Sandboxes\" in the README")
-            })?))
-        }
-    };
+    let sandboxes = Sandboxes::start(&config, observer.clone()).await.map_err(|error| {
+        Failure::usage(format!("sandboxes cannot be had: {error}"))
+            .hint("leave [sandbox] out of the configuration, or see \"Sandboxes\" in the README")
+    })?;
+    let sandboxes = sandboxes.map(Arc::new);
     let runner = sandboxes.clone().map(|sandboxes| sandboxes as Arc<dyn StepRunner>);
-    let server = Server::start_with(config, engine.clone(), observer, runner).await.map_err(|error| {
+    let started = Server::start_with(config, engine.clone(), observer, runner, sandboxes.clone()).await;
+    let server = started.map_err(|error| {
         Failure::usage(error).hint("change it with --listen, --data-dir or the configuration file")
     })?;
     for address in server.addresses() {

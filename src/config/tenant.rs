@@ -19,6 +19,13 @@ pub enum Scope {
     Deploy,
     /// `POST /v1/execute`.
     Execute,
+    /// `/v1/sandboxes`.
+    Sandbox,
+}
+
+impl Scope {
+    /// All of them: what a token has that names none.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Deploy, Self::Execute, Self::Sandbox];
 }
 
 /// A bearer token as the gateway knows it: never the token, only its SHA-256.
@@ -125,7 +132,7 @@ impl RawTenant {
 impl RawToken {
     fn check(self, key: &str) -> Result<Token, ConfigError> {
         let (hex, scopes) = match self {
-            Self::Hash(hex) => (hex, vec![Scope::Read, Scope::Deploy, Scope::Execute]),
+            Self::Hash(hex) => (hex, Scope::ALL.to_vec()),
             Self::Scoped { sha256, scopes } => (sha256, scopes),
         };
         let sha256 = parse_hex(&hex).ok_or_else(|| ConfigError::Value {

@@ -12,6 +12,7 @@ mod cron;
 mod guard;
 mod head;
 mod headers;
+mod preview;
 mod serve;
 mod socket;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::dispatch::steps::Steps;
 use crate::observe::Observer;
 use crate::route::runner::StepRunner;
 use crate::router::Routes;
+use crate::sandboxes::Sandboxes;
 use crate::store::{Store, StoreError};
 use tls::Tls;
 
@@ -87,6 +89,8 @@ pub(crate) struct Gateway {
     pub(crate) deployer: Deployer,
     pub(crate) draining: watch::Receiver<Phase>,
     pub(crate) steps: Steps,
+    /// The container sandboxes; `None` if there are none.
+    pub(crate) sandboxes: Option<Arc<Sandboxes>>,
 }
 
 /// A running server. Dropping it stops it without ceremony; [`Server::shutdown`] drains it.
@@ -107,21 +111,23 @@ impl Server {
         isolates: Arc<dyn Isolates>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
-        Self::start_with(config, isolates, observer, None).await
+        Self::start_with(config, isolates, observer, None, None).await
     }
 
-    /// The same with something that runs steps in sandboxes.
+    /// The same with something that runs steps in sandboxes, and with the sandboxes themselves.
     pub async fn start_with(
         config: Config,
         isolates: Arc<dyn Isolates>,
         observer: Arc<dyn Observer>,
         runner: Option<Arc<dyn StepRunner>>,
+        sandboxes: Option<Arc<Sandboxes>>,
     ) -> Result<Self, StartError> {
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
         let witness = Arc::new(crate::observe::Crossings(observer.clone()));
-        let deployer = Deployer::new(&config, store, routes.clone(), isolates.clone(), witness)?;
+        let deployer =
+            Deployer::new(&config, store, routes.clone(), isolates.clone(), witness, sandboxes.clone())?;
         deployer.restore().await?;
         let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
         let admission = Admission::new(config.admission, policies);
@@ -129,8 +135,17 @@ impl Server {
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);
         let (listen, drain_timeout) = (config.listen.clone(), config.http.drain_timeout);
         let steps = Steps::new(runner);
-        let gateway =
-            Arc::new(Gateway { config, isolates, observer, admission, routes, deployer, draining, steps });
+        let gateway = Arc::new(Gateway {
+            config,
+            isolates,
+            observer,
+            admission,
+            routes,
+            deployer,
+            draining,
+            steps,
+            sandboxes,
+        });
         let mut server = Self {
             addresses: Vec::new(),
             phase,

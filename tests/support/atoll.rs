@@ -91,7 +91,7 @@ impl Atoll {
     }
 
     /// SIGTERM, which asks for the graceful stop, and SIGKILL if that takes too long.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if !self.alive() {
             return;
         }
@@ -135,6 +135,11 @@ impl Atoll {
     /// The gateway process, for memory measurements.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its folder: configuration, log, and `data` below.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Everything it wrote so far.

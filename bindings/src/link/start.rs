@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::body::RequestBody;
 use crate::channel::Channel;
-use crate::seam::{Identity, IsolateKey};
+use crate::seam::{ClientKind, Identity, IsolateKey};
 
 /// Everything about one invocation, before it has a number.
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub enum Grant {
     Data(Bytes),
     /// A Fetcher.
     Channel(Arc<dyn Channel>),
+    /// An object of the runtime's own script that speaks to the channel.
+    Client(ClientKind, Arc<dyn Channel>),
     /// A Worker Loader.
     Loader {
         /// Cache scope, tenant included.
@@ -80,6 +82,7 @@ impl fmt::Debug for Grant {
             Self::Json(_) => f.write_str("Json"),
             Self::Data(_) => f.write_str("Data"),
             Self::Channel(channel) => write!(f, "Channel({})", channel.name()),
+            Self::Client(kind, channel) => write!(f, "Client({kind:?}, {})", channel.name()),
             Self::Loader { scope } => write!(f, "Loader({scope})"),
         }
     }
