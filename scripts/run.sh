@@ -20,6 +20,8 @@ listen = ["$listen"]
 base_domain = "localhost"
 data_dir = "$state/data"
 
+[sandbox]
+
 [tenants.demo]
 tokens = ["$(cat "$state/hash")"]
 TOML
@@ -55,6 +57,7 @@ Atoll serves the examples. In another terminal:
   curl -N '$(worker streaming)/'
   curl '$(worker wasm)/?n=10000'
   curl '$(worker scheduled)/'
+  curl '$(worker agent-js)/?user=ann'          # clones, installs and tests in a sandbox, where sandboxes can be had
 
 Workers also answer at host names:  curl http://hello.demo.localhost:${listen##*:}/
 Code mode, one POST:
