@@ -131,14 +131,21 @@ impl Sandboxes {
         }?;
         if let Some(outlet) = outlet {
             let life = self.life(&lease)?;
-            if life.stand(outlet) {
-                self.open_egress(&lease, &life).await?;
-                lease
-                    .set_env(egress::variables(&life).map(|(name, value)| (name, Some(value))).collect())
-                    .await?;
+            if life.stand(outlet)
+                && let Err(error) = self.lead_out(&lease, &life).await
+            {
+                // The next use tries again.
+                life.fall();
+                return Err(error);
             }
         }
         Ok(lease)
+    }
+
+    /// Opens the way out, and says where it is to every command from now on.
+    async fn lead_out(&self, lease: &Lease, life: &Arc<Life>) -> Result<(), SandboxError> {
+        self.open_egress(lease, life).await?;
+        lease.set_env(egress::variables(life).map(|(name, value)| (name, Some(value))).collect()).await
     }
 
     /// The owner's sandbox, if there is one.

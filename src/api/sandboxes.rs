@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  client ─▶ token, scope ──┐                       ┌▶ life.rs       make, look, end, usage, variables, sessions, snapshots
-//!                           ├─▶ Call ─▶ answer ─────┼▶ commands.rs   exec, git
+//!                           ├─▶ Call ─▶ answer ─────┼▶ commands.rs   exec (git.rs)
 //!  worker ─▶ its binding ───┘   │  (Op, user, name) ├▶ processes.rs  background processes
 //!                               │                   ├▶ files.rs      files
 //!                               ▼                   └▶ ports.rs      previews
@@ -15,7 +15,9 @@
 
 mod commands;
 mod files;
+mod git;
 mod life;
+mod output;
 mod ports;
 mod processes;
 mod told;
@@ -278,7 +280,7 @@ async fn perform(call: Call) -> Result<Response<ReplyBody>, Problem> {
         Op::Snapshot => life::snapshot(&call).await,
         Op::Restore => life::restore(call).await,
         Op::Exec | Op::SessionExec => commands::exec(call).await,
-        Op::GitCheckout => commands::git(call).await,
+        Op::GitCheckout => git::checkout(call).await,
         Op::StartProcess => processes::start(call).await,
         Op::Processes => processes::list(&call).await,
         Op::Process => processes::look(&call).await,

@@ -84,6 +84,11 @@ impl Life {
         news
     }
 
+    /// Takes that back.
+    pub(super) fn fall(&self) {
+        lock(&self.way_out).standing = None;
+    }
+
     /// Gives it a way out until the guard is dropped. Only one step of a user runs at a time.
     pub(super) fn lend(self: &Arc<Self>, outlet: Outlet) -> Lent {
         lock(&self.way_out).lent = Some(outlet);

@@ -91,7 +91,7 @@ pub(super) async fn answer(
     }
     let (mut parts, body) = response.into_parts();
     headers::clean_response(&mut parts.headers);
-    Ok(Response::from_parts(parts, ReplyBody::stream(Watched::new(body, move |bytes| visit.bytes += bytes))))
+    Ok(Response::from_parts(parts, ReplyBody::stream(Watched::new(body, move |bytes| visit.count(bytes)))))
 }
 
 /// The request as the program inside sees it.
@@ -184,6 +184,10 @@ impl Visit {
             lease: None,
             _permit: permit,
         }
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.bytes += bytes;
     }
 
     fn verdict(&mut self, status: StatusCode) {

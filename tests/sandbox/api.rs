@@ -300,14 +300,17 @@ async fn files_are_written_read_listed_moved_and_watched() {
 
 /// Changes are told while they happen.
 async fn watched(server: &Server) {
-    let mut socket = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    let mut socket = tokio::net::TcpStream::connect(server.address()).await.expect("a socket");
     let head = format!(
         "GET /v1/sandboxes/ann/files/watch?path=.&recursive=true HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\r\n"
     );
-    socket.write_all(head.as_bytes()).await.unwrap();
+    socket.write_all(head.as_bytes()).await.expect("a socket");
     let (mut seen, mut buffer, mut made) = (String::new(), vec![0; 4096], false);
     while !(seen.contains("event: create") && seen.contains("event: delete")) {
-        let read = tokio::time::timeout(HANG, socket.read(&mut buffer)).await.expect("events come").unwrap();
+        let read = tokio::time::timeout(HANG, socket.read(&mut buffer))
+            .await
+            .expect("events come")
+            .expect("a socket");
         assert!(read > 0, "{seen}");
         seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
         if seen.contains("event: watching") && !made {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{CONFIG, Server, plain, start};
+use super::{CONFIG, plain, start};
 use crate::support::atoll::{NEIGHBOUR_TOKEN, Options};
 use crate::support::worker::Request;
 

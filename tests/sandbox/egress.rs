@@ -59,7 +59,7 @@ impl World {
         let done =
             self.server.exec(user, json!({ "command": ["python3", "-c", ASK, requests.to_string()] })).await;
         assert_eq!(done["success"], true, "{done}");
-        done["stdout"].as_str().unwrap().lines().map(str::to_owned).collect()
+        done["stdout"].as_str().expect("text").lines().map(str::to_owned).collect()
     }
 }
 

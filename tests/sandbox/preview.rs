@@ -102,22 +102,22 @@ async fn a_port_is_seen_by_its_token_until_it_is_hidden() {
 }
 
 async fn websocket(server: &super::Server, path: &str) {
-    let mut socket = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    let mut socket = tokio::net::TcpStream::connect(server.address()).await.expect("a socket");
     let head = format!(
         "GET {path}ws HTTP/1.1\r\nhost: {BASE_DOMAIN}\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
-    socket.write_all(head.as_bytes()).await.unwrap();
+    socket.write_all(head.as_bytes()).await.expect("a socket");
     let (mut seen, mut buffer) = (Vec::new(), [0; 1000]);
     while !seen.windows(4).any(|four| four == b"\r\n\r\n") {
-        let read = socket.read(&mut buffer).await.unwrap();
+        let read = socket.read(&mut buffer).await.expect("a socket");
         assert!(read > 0, "{}", String::from_utf8_lossy(&seen));
         seen.extend_from_slice(&buffer[..read]);
     }
     let head = String::from_utf8_lossy(&seen).to_lowercase();
     assert!(head.starts_with("http/1.1 101") && head.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
-    socket.write_all(b"bytes both ways").await.unwrap();
+    socket.write_all(b"bytes both ways").await.expect("a socket");
     let mut back = [0; 15];
-    socket.read_exact(&mut back).await.unwrap();
+    socket.read_exact(&mut back).await.expect("a socket");
     assert_eq!(&back, b"BYTES BOTH WAYS");
 }

@@ -1,4 +1,4 @@
-//! Commands with streams, and git.
+//! Commands with streams.
 //!
 //! ```text
 //!  JSON in ─────────────────┐                     ┌─▶ JSON, when it is over
@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use atoll_container_bridge::limits::{COLLECT_BYTES_MAX, GRACE_MAX};
 use atoll_container_bridge::manager::{Lease, Usage};
@@ -21,6 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use super::output::{Piece, Text, send, send_error};
 use super::{Call, Op, next, problem};
 use crate::api::events::{self, Events, Gone};
 use crate::api::input::{self, Wanted, wanted};
@@ -28,9 +29,6 @@ use crate::api::json;
 use crate::deploy::now_ms;
 use crate::problem::Problem;
 use crate::server::body::ReplyBody;
-
-/// How long a checkout may take unless the caller says otherwise.
-const GIT_DEFAULT: Duration = Duration::from_secs(120);
 
 /// What to run.
 #[derive(Deserialize)]
@@ -117,41 +115,6 @@ struct ExecOutput {
 struct StartOutput<'a> {
     command: &'a str,
     started_ms: u64,
-}
-
-/// A piece of output.
-#[derive(Serialize)]
-pub(super) struct Piece {
-    pub(super) data: String,
-}
-
-/// An event, whose data repeats its name: some readers look at nothing else.
-#[derive(Serialize)]
-struct Event<'a, T> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(rename = "timestampMs")]
-    timestamp_ms: u64,
-    #[serde(flatten)]
-    data: &'a T,
-}
-
-/// Sends one.
-pub(super) async fn send(events: &Events, kind: &'static str, data: &impl Serialize) -> Result<(), Gone> {
-    events.send(kind, &Event { kind, timestamp_ms: now_ms(), data }).await
-}
-
-#[derive(Serialize)]
-struct Failed<'a> {
-    error: &'a str,
-    code: &'static str,
-    status: u16,
-}
-
-/// Says why there is nothing more.
-pub(super) async fn send_error(events: &Events, problem: &Problem) -> Result<(), Gone> {
-    let (error, code, status) = (problem.detail(), problem.code(), problem.status().as_u16());
-    send(events, "error", &Failed { error, code, status }).await
 }
 
 /// A command about to run.
@@ -358,114 +321,4 @@ async fn feed(stdin: Option<Stdin>, input: Input, call: &mut Call) -> Problem {
         stdin.close().await;
     }
     std::future::pending().await
-}
-
-/// Bytes that come in pieces as text: a character that is cut in two waits for its rest.
-#[derive(Default)]
-pub(super) struct Text(Vec<u8>);
-
-impl Text {
-    pub(super) fn push(&mut self, bytes: &[u8]) -> String {
-        self.0.extend_from_slice(bytes);
-        let rest = self.0.split_off(self.0.len() - cut_off(&self.0));
-        String::from_utf8_lossy(&std::mem::replace(&mut self.0, rest)).into_owned()
-    }
-
-    pub(super) fn rest(&mut self) -> String {
-        String::from_utf8_lossy(&std::mem::take(&mut self.0)).into_owned()
-    }
-}
-
-/// Bytes at the end that may be the beginning of a character.
-fn cut_off(bytes: &[u8]) -> usize {
-    for back in 1..=bytes.len().min(3) {
-        let length = match bytes[bytes.len() - back] {
-            0x80..=0xbf => continue,
-            0xc2..=0xdf => 2,
-            0xe0..=0xef => 3,
-            0xf0..=0xf4 => 4,
-            _ => 1,
-        };
-        return if length > back { back } else { 0 };
-    }
-    0
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct GitInput {
-    url: String,
-    branch: Option<String>,
-    depth: Option<u32>,
-    target_dir: Option<String>,
-    timeout_ms: Option<u64>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct GitOutput {
-    success: bool,
-    repo_url: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    branch: Option<String>,
-    target_dir: String,
-    duration_ms: u64,
-}
-
-pub(super) async fn git(mut call: Call) -> Result<Response<ReplyBody>, Problem> {
-    call.query(&[])?;
-    let GitInput { url, branch, depth, target_dir, timeout_ms } = call.json().await?;
-    let target_dir = target_dir.unwrap_or_else(|| directory_of(&url));
-    let timeout = timeout_ms.map_or(GIT_DEFAULT, Duration::from_millis);
-    let lease = call.lease().await?;
-    let done =
-        lease.git_checkout(&url, branch.as_deref(), depth, &target_dir, timeout).await.map_err(problem)?;
-    if done.exit.code != 0 {
-        let said = String::from_utf8_lossy(&done.stderr).into_owned();
-        let what = if done.exit.timed_out { "git took too long" } else { "git could not check it out" };
-        return Err(Problem::unprocessable("GIT_CHECKOUT_FAILED", format!("{what}: {}", said.trim_end()))
-            .with("exitCode", done.exit.code)
-            .with("timedOut", done.exit.timed_out));
-    }
-    let duration_ms = done.exit.wall_us / 1_000;
-    Ok(json(StatusCode::OK, &GitOutput { success: true, repo_url: url, branch, target_dir, duration_ms }))
-}
-
-/// Where git would put it.
-fn directory_of(url: &str) -> String {
-    let last = url.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
-    last.strip_suffix(".git").unwrap_or(last).to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn characters_survive_any_cut() {
-        let text = "aé€😀z";
-        for cut in 0..=text.len() {
-            let mut pieces = Text::default();
-            let (front, back) = text.as_bytes().split_at(cut);
-            let all = [pieces.push(front), pieces.push(back), pieces.rest()].concat();
-            assert_eq!(all, text, "{cut}");
-        }
-        let mut broken = Text::default();
-        assert_eq!(broken.push(b"a\xffb\xf0\x9f"), "a\u{fffd}b");
-        assert_eq!(broken.push(b"z"), "\u{fffd}z");
-        assert_eq!(broken.push(b"\xe2"), "");
-        assert_eq!(broken.rest(), "\u{fffd}");
-    }
-
-    #[test]
-    fn repositories_go_where_git_would_put_them() {
-        for (url, directory) in [
-            ("https://x.org/a/b.git", "b"),
-            ("git@x.org:b", "b"),
-            ("/srv/repo/", "repo"),
-            ("file:///a/b.git", "b"),
-        ] {
-            assert_eq!(directory_of(url), directory);
-        }
-    }
 }

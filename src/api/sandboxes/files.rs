@@ -16,7 +16,7 @@ use http_body::Frame;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::commands::{send, send_error};
+use super::output::{send, send_error};
 use super::processes::draining;
 use super::{Call, next, no_content, problem};
 use crate::api::events::{self, Events, Gone};

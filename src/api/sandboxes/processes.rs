@@ -11,7 +11,8 @@ use atoll_container_bridge::protocol::{Channel, ProcessInfo, ProcessStatus};
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::commands::{CommandInput, Piece, Text, send, send_error};
+use super::commands::CommandInput;
+use super::output::{Piece, Text, send, send_error};
 use super::ports::ready;
 use super::{Call, problem};
 use crate::api::events::{self, Events, Gone};
