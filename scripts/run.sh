@@ -54,10 +54,12 @@ Atoll serves the examples. In another terminal:
   curl '$(worker hono)/notes' -H 'content-type: application/json' -d '{"text":"hi"}'
   curl '$(worker dispatcher)/'
   curl '$(worker dispatcher)/' --data-binary 'export default { fetch() { return new Response("guest\n") } }'
+  curl '$(worker codemode)/' --data-binary 'async () => tools.search({ word: "reef" })'
   curl -N '$(worker streaming)/'
   curl '$(worker wasm)/?n=10000'
   curl '$(worker scheduled)/'
   curl '$(worker agent-js)/?user=ann'          # clones, installs and tests in a sandbox, where sandboxes can be had
+  curl '$(worker shop)/?apple=4&bread=1'
 
 Workers also answer at host names:  curl http://hello.demo.localhost:${listen##*:}/
 Code mode, one POST:

@@ -18,10 +18,11 @@ use croner::parser::{CronParser, Seconds, Year};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::bindings::{self, Bindings, BoundNames, Place};
+use crate::bindings::{self, Bindings, BoundNames, CALLERS_MAX, CallerPattern, Place, Services};
 use crate::config::{Config, Name, Tenant};
 use crate::dispatch::logs::LogRing;
 use crate::dispatch::{Deployment, Isolates, Var};
+use crate::kv::{Kv, KvError};
 use crate::router::Routes;
 use crate::sandboxes::Sandboxes;
 use crate::store::{NewVersion, Store, StoreError, Version};
@@ -71,6 +72,9 @@ pub enum DeployError {
         /// What is wrong.
         reason: String,
     },
+    /// The key-value store failed or refused.
+    #[error(transparent)]
+    Kv(#[from] KvError),
     /// A setting that makes no sense.
     #[error("`{field}`: {reason}")]
     Invalid {
@@ -107,6 +111,8 @@ pub struct Settings {
     pub crons: Vec<String>,
     /// Custom host names.
     pub hosts: Vec<String>,
+    /// Who may call it besides the workers of its own tenant.
+    pub allow_callers: Vec<String>,
     /// What one invocation may use, already capped by the tenant's limits.
     pub limits: Limits,
 }
@@ -117,8 +123,11 @@ pub(crate) struct Deployer {
     store: Store,
     routes: Arc<Routes>,
     isolates: Arc<dyn Isolates>,
+    services: Arc<Services>,
     outbound: Outbound,
     sandboxes: Option<Arc<Sandboxes>>,
+    kv: Kv,
+    witness: Arc<dyn Witness>,
     checks: CheckConfig,
     /// Only one change at a time, so that routes follow the store.
     change: tokio::sync::Mutex<()>,
@@ -130,19 +139,38 @@ impl Deployer {
     pub(crate) fn new(
         config: &Config,
         store: Store,
-        routes: Arc<Routes>,
-        isolates: Arc<dyn Isolates>,
+        kv: Kv,
+        services: Services,
         witness: Arc<dyn Witness>,
         sandboxes: Option<Arc<Sandboxes>>,
     ) -> Result<Self, DeployError> {
-        let outbound = Outbound::new(config, witness)?;
+        let (routes, isolates) = (services.routes.clone(), services.isolates.clone());
+        let services = Arc::new(services);
+        let outbound = Outbound::new(config, Arc::clone(&witness))?;
         let (change, logs) = (tokio::sync::Mutex::default(), Mutex::default());
         let (tenants, checks) = (config.tenants.clone(), config.checks.clone());
-        Ok(Self { tenants, store, routes, isolates, outbound, sandboxes, checks, change, logs })
+        Ok(Self {
+            tenants,
+            store,
+            routes,
+            isolates,
+            services,
+            outbound,
+            kv,
+            witness,
+            sandboxes,
+            checks,
+            change,
+            logs,
+        })
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(crate) fn kv(&self) -> &Kv {
+        &self.kv
     }
 
     /// What the operator asks of code that comes in.
@@ -178,6 +206,7 @@ impl Deployer {
         settings: Settings,
     ) -> Result<Version, DeployError> {
         self.check(tenant, worker.as_str(), &settings)?;
+        bindings::prepare(&settings.bindings, &self.place(tenant, worker.as_str())).await?;
         let _change = self.change.lock().await;
         let json = serde_json::to_string(&settings);
         let new = NewVersion {
@@ -245,8 +274,17 @@ impl Deployer {
         Ok(bindings::bind(bindings, &place))
     }
 
+    /// For whom bindings are made.
     fn place<'a>(&'a self, tenant: &'a Tenant, worker: &'a str) -> Place<'a> {
-        Place { tenant, worker, sandboxes: self.sandboxes.as_ref(), outbound: &self.outbound }
+        Place {
+            tenant,
+            worker,
+            services: &self.services,
+            kv: &self.kv,
+            witness: &self.witness,
+            sandboxes: self.sandboxes.as_ref(),
+            outbound: &self.outbound,
+        }
     }
 
     fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
@@ -287,6 +325,12 @@ impl Deployer {
             vars: vars(&settings),
             bindings: bindings::bind(&settings.bindings, &self.place(tenant, worker.as_str())),
             outbound,
+            // What was stored was checked.
+            allow_callers: settings
+                .allow_callers
+                .iter()
+                .filter_map(|text| CallerPattern::parse(text))
+                .collect(),
             limits: settings.limits.lower_of(tenant.limits),
             crons: settings.crons,
             hosts: settings.hosts,
@@ -318,6 +362,12 @@ impl Deployer {
         bounded("vars", names, VARS_MAX)?;
         check_names(settings)?;
         bindings::check(&settings.bindings, &self.place(tenant, worker))?;
+        bounded("allowCallers", settings.allow_callers.len(), CALLERS_MAX)?;
+        for text in &settings.allow_callers {
+            if CallerPattern::parse(text).is_none() {
+                return Err(invalid("allowCallers", format!("{text:?} is not TENANT/WORKER or TENANT/*")));
+            }
+        }
         self.outbound(tenant, "check", settings.egress.as_deref(), &settings.outbound).map(|_| ())
     }
 }

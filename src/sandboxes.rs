@@ -15,10 +15,10 @@ mod egress;
 mod lives;
 mod steps;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use atoll_bindings::crossing::Witness;
+use atoll_bindings::crossing::{Unwitnessed, Witness};
 use atoll_container_bridge::backend::SandboxSpec;
 use atoll_container_bridge::error::{Code, SandboxError};
 use atoll_container_bridge::limits::EGRESS_PORT;
@@ -29,7 +29,7 @@ use dashmap::DashMap;
 use tokio::sync::Mutex;
 
 use crate::config::Config;
-use crate::observe::{Crossings, Observer};
+use crate::observe::Observer;
 
 pub use egress::Outlet;
 pub(crate) use lives::{Exposed, Life, sum};
@@ -83,7 +83,8 @@ pub struct Sandboxes {
     turns: DashMap<Owner, Arc<Mutex<()>>>,
     lives: Arc<Lives>,
     preview: PreviewBase,
-    witness: Arc<dyn Witness>,
+    /// Set once, by the server.
+    witness: OnceLock<Arc<dyn Witness>>,
 }
 
 impl std::fmt::Debug for Sandboxes {
@@ -107,14 +108,13 @@ impl Sandboxes {
             sandboxes_per_tenant_max: settings.sandboxes_per_tenant_max,
             idle,
         };
-        let lives = Arc::new(Lives::new(Arc::clone(&observer)));
+        let lives = Arc::new(Lives::new(observer));
         let told = Arc::clone(&lives);
         let manager =
             Manager::new(Arc::new(Native::new(native)?), bounds, move |event| told.on(event)).await?;
         let spec = SandboxSpec { limits: settings.limits(), ..SandboxSpec::default() };
         let (turns, preview) = (DashMap::new(), PreviewBase::of(config));
-        let witness = Arc::new(Crossings(observer));
-        Ok(Some(Self { manager, spec, idle, turns, lives, preview, witness }))
+        Ok(Some(Self { manager, spec, idle, turns, lives, preview, witness: OnceLock::new() }))
     }
 
     /// Ends all sandboxes.
@@ -223,8 +223,13 @@ impl Sandboxes {
     }
 
     /// Where uses are told.
-    pub(crate) fn witness(&self) -> &Arc<dyn Witness> {
-        &self.witness
+    pub(crate) fn witness(&self) -> Arc<dyn Witness> {
+        self.witness.get().cloned().unwrap_or_else(|| Arc::new(Unwitnessed))
+    }
+
+    /// From now on, uses are told here.
+    pub(crate) fn tell_to(&self, witness: Arc<dyn Witness>) {
+        let _first_wins = self.witness.set(witness);
     }
 
     /// All that one sandbox can write, in bytes.

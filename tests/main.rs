@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bindings;
 mod confine;
 mod differential;
@@ -15,11 +16,13 @@ mod egress;
 mod examples;
 mod execute;
 mod framing;
+mod fuzz;
 mod hostile;
 mod lifecycle;
 mod outside;
 mod packages;
 mod route;
 mod sandbox;
+mod soak;
 mod support;
 mod websocket;

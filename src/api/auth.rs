@@ -12,6 +12,8 @@ use crate::problem::Problem;
 
 /// Longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 512;
+/// Bytes of a token's hash that name it: enough to tell all tokens of a configuration apart.
+const TOKEN_ID_BYTES: usize = 8;
 
 /// The tenant whose token this request carries, if the token has the scope.
 pub(super) fn authorize(config: &Config, headers: &HeaderMap, scope: Scope) -> Result<Arc<Tenant>, Problem> {
@@ -36,9 +38,16 @@ pub(super) fn authorize(config: &Config, headers: &HeaderMap, scope: Scope) -> R
             Scope::Deploy => "This token lacks the scope `deploy`.",
             Scope::Execute => "This token lacks the scope `execute`.",
             Scope::Sandbox => "This token lacks the scope `sandbox`.",
+            Scope::Audit => "This token lacks the scope `audit`.",
         }));
     }
     Ok(tenant.clone())
+}
+
+/// Names the presented token in the audit log: the beginning of its SHA-256, which the configuration holds whole.
+pub(super) fn token_id(headers: &HeaderMap) -> Option<String> {
+    let digest = presented(headers)?;
+    Some(digest[..TOKEN_ID_BYTES].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn presented(headers: &HeaderMap) -> Option<[u8; 32]> {

@@ -2,10 +2,12 @@
 //!
 //! One table says what exists; the served OpenAPI document is tested against it.
 
+mod audit;
 mod auth;
 mod events;
 mod execute;
 mod input;
+mod kv;
 mod logs;
 mod query;
 pub(crate) mod sandboxes;
@@ -19,7 +21,9 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
 
+use crate::audit::entry::{self, Control};
 use crate::config::{Name, Scope};
+use crate::deploy::now_ms;
 use crate::hosts::Sandbox;
 use crate::problem::Problem;
 use crate::server::body::ReplyBody;
@@ -46,6 +50,22 @@ enum Action {
     Scheduled,
     Logs,
     Sandbox(Op),
+    ListKv,
+    DeleteKv,
+    Audit,
+}
+
+impl Action {
+    /// The name of an action that changes something, as the audit log says it.
+    fn changes(self) -> Option<&'static str> {
+        match self {
+            Self::PutWorker => Some("deploy"),
+            Self::DeleteWorker => Some("delete"),
+            Self::Rollback => Some("rollback"),
+            Self::DeleteKv => Some("delete_kv"),
+            _ => None,
+        }
+    }
 }
 
 /// Method, path pattern, action, needed scope.
@@ -98,6 +118,9 @@ const TABLE: &[Entry] = &[
     ("GET", "/v1/sandboxes/{user}/snapshot", Action::Sandbox(Op::Snapshot), SANDBOX),
     ("POST", "/v1/sandboxes/{user}/restore", Action::Sandbox(Op::Restore), SANDBOX),
     ("GET", "/v1/sandboxes/{user}/usage", Action::Sandbox(Op::Usage), SANDBOX),
+    ("GET", "/v1/kv", Action::ListKv, Some(Scope::Read)),
+    ("DELETE", "/v1/kv/{name}", Action::DeleteKv, Some(Scope::Deploy)),
+    ("GET", "/v1/audit", Action::Audit, Some(Scope::Audit)),
 ];
 
 /// Its right reaches files and processes, which no other scope does.
@@ -169,11 +192,21 @@ pub(crate) async fn answer(
     if action == Action::Execute {
         return execute::post(gateway, &tenant, request).await;
     }
+    if action == Action::Audit {
+        return audit::get(gateway, &tenant, request.uri().query()).await;
+    }
     if action == Action::ListWorkers {
         return workers::list(gateway, &tenant).await;
     }
     if let Action::Sandbox(op) = action {
         return sandboxes::http(gateway, &tenant, Target::new(op, &names)?, request).await;
+    }
+    match action {
+        Action::ListKv => return kv::list(gateway, &tenant).await,
+        Action::DeleteKv => {
+            return kv::delete(gateway, &tenant, names.first().copied().unwrap_or_default()).await;
+        }
+        _ => {}
     }
     let name = names.first().and_then(|name| Name::parse(name)).ok_or_else(|| {
         Problem::unprocessable(
@@ -181,7 +214,9 @@ pub(crate) async fn answer(
             "A worker's name is a lower-case DNS label of at most 63 bytes.",
         )
     })?;
-    match action {
+    let token = auth::token_id(request.headers());
+    let (payer, worker) = (tenant.name.shared(), name.shared());
+    let answer = match action {
         Action::PutWorker => workers::put(gateway, &tenant, name, request).await,
         Action::DeleteWorker => workers::delete(gateway, &tenant, &name).await,
         Action::Versions => workers::versions(gateway, &tenant, &name).await,
@@ -189,7 +224,14 @@ pub(crate) async fn answer(
         Action::Scheduled => workers::scheduled(gateway, &tenant, &name, request).await,
         Action::Logs => logs::get(gateway, &tenant, &name, request.headers()),
         _ => workers::get(gateway, &tenant, &name).await,
+    };
+    if let Some(action) = action.changes() {
+        let outcome = answer.as_ref().map_or_else(Problem::code, |_| "done");
+        let (time, tenant) = (now_ms(), payer);
+        let control = Control { time, tenant, worker, token, action, outcome };
+        gateway.audit.note(entry::Entry::Control(Box::new(control)));
     }
+    answer
 }
 
 /// What needs no token.

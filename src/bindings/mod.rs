@@ -8,21 +8,29 @@
 //! served version, which knows whose it is. What it may reach is decided here and never taken from a guest's arguments.
 //!
 //! To add a kind: a file with its settings (a struct with `deny_unknown_fields`), a `check` and a `bind`; one arm in the enum and
-//! in each of its two matches; its shape in `openapi.json`.
+//! in each of its matches; its shape in `openapi.json`.
 
+mod kv;
 mod logger;
 mod sandbox;
+mod service;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use atoll_bindings::crossing::Witness;
 use atoll_bindings::link::Grant;
 use serde::{Deserialize, Serialize};
+
+pub use service::{CallerPattern, Services};
+
+pub(crate) use service::CALLERS_MAX;
 
 use crate::config::{Name, Tenant};
 use crate::deploy::outbound::Outbound;
 use crate::deploy::{DeployError, invalid};
 use crate::dispatch::trace::Trace;
+use crate::kv::Kv;
 use crate::sandboxes::Sandboxes;
 
 /// Bindings of one deployment.
@@ -36,6 +44,10 @@ pub enum Binding {
     Logger(logger::Logger),
     /// Linux sandboxes of the tenant's users.
     Sandbox(sandbox::Sandbox),
+    /// Another deployed worker.
+    Service(service::Service),
+    /// A namespace of the key-value store.
+    Kv(kv::KvNamespace),
 }
 
 impl Binding {
@@ -44,6 +56,8 @@ impl Binding {
         match self {
             Self::Logger(logger) => logger.check(),
             Self::Sandbox(sandbox) => sandbox.check(place),
+            Self::Service(service) => service.check(),
+            Self::Kv(kv) => kv.check(),
         }
     }
 
@@ -52,6 +66,16 @@ impl Binding {
         match self {
             Self::Logger(logger) => logger.bind(),
             Self::Sandbox(sandbox) => sandbox.bind(place),
+            Self::Service(service) => service.bind(place),
+            Self::Kv(kv) => kv.bind(place),
+        }
+    }
+
+    /// Makes what it names, where that is not there before it is first named.
+    async fn prepare(&self, place: &Place<'_>) -> Result<(), DeployError> {
+        match self {
+            Self::Logger(_) | Self::Service(_) | Self::Sandbox(_) => Ok(()),
+            Self::Kv(kv) => kv.prepare(place).await,
         }
     }
 }
@@ -73,6 +97,12 @@ pub struct Place<'a> {
     pub(crate) sandboxes: Option<&'a Arc<Sandboxes>>,
     /// What makes channels to the outside.
     pub(crate) outbound: &'a Outbound,
+    /// What leads to other workers.
+    pub services: &'a Arc<Services>,
+    /// The key-value store.
+    pub(crate) kv: &'a Kv,
+    /// To whom uses are told.
+    pub(crate) witness: &'a Arc<dyn Witness>,
 }
 
 /// Under which invocation something is granted.
@@ -101,4 +131,12 @@ pub(crate) fn check(bindings: &Bindings, place: &Place<'_>) -> Result<(), Deploy
 /// Makes what stands behind each.
 pub(crate) fn bind(bindings: &Bindings, place: &Place<'_>) -> BoundNames {
     bindings.iter().map(|(name, binding)| (name.as_str().into(), binding.bind(place))).collect()
+}
+
+/// Makes what bindings of a new version name.
+pub(crate) async fn prepare(bindings: &Bindings, place: &Place<'_>) -> Result<(), DeployError> {
+    for binding in bindings.values() {
+        binding.prepare(place).await?;
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! Standard output carries results only; everything else goes to standard error, so that output can be piped.
 
 mod args;
+mod audit;
 mod client;
 mod dev;
 mod engine;
@@ -46,6 +47,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Execute(args) => block_on(remote::execute(args)),
         Command::Workers(args) => block_on(remote::workers(args)),
         Command::Sandbox(command) => block_on(sandbox::sandbox(command)),
+        Command::Audit(command) => block_on(audit::audit(command)),
         Command::Route(command) => route::route(command),
         Command::Init(args) => init::init(&args),
         Command::Token(args) => token::token(&args),

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{ConfigError, Name, ensure, is_host_name};
 use crate::admission::TenantPolicy;
+use crate::kv::KvQuota;
 
 /// Most tokens of one tenant.
 const TOKENS_PER_TENANT_MAX: usize = 64;
@@ -21,11 +22,13 @@ pub enum Scope {
     Execute,
     /// `/v1/sandboxes`.
     Sandbox,
+    /// Read the tenant's own records of the audit log.
+    Audit,
 }
 
 impl Scope {
     /// All of them: what a token has that names none.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Deploy, Self::Execute, Self::Sandbox];
+    pub const ALL: [Self; 5] = [Self::Read, Self::Deploy, Self::Execute, Self::Sandbox, Self::Audit];
 }
 
 /// A bearer token as the gateway knows it: never the token, only its SHA-256.
@@ -50,10 +53,14 @@ pub struct Tenant {
     pub outbound: bool,
     /// Policy classes that its workers may use, the default one first. Empty: none.
     pub egress: Vec<String>,
+    /// The class of isolate hosts that run its code; `None`: those of everybody.
+    pub host_class: Option<String>,
     /// Ceiling of what one invocation may use.
     pub limits: Limits,
     /// Its share of the machine.
     pub policy: TenantPolicy,
+    /// What its key-value namespaces may hold.
+    pub kv: KvQuota,
 }
 
 #[derive(Deserialize)]
@@ -63,11 +70,13 @@ pub(super) struct RawTenant {
     hosts: Vec<String>,
     outbound: bool,
     egress: Vec<String>,
+    host_class: Option<String>,
     limits: Limits,
     concurrent_max: u32,
     executions_max: u32,
     loads_per_second: u32,
     loads_burst: u32,
+    kv: KvQuota,
 }
 
 impl Default for RawTenant {
@@ -78,11 +87,13 @@ impl Default for RawTenant {
             hosts: Vec::new(),
             outbound: true,
             egress: Vec::new(),
+            host_class: None,
             limits: Limits::default(),
             concurrent_max: policy.concurrent_max,
             executions_max: policy.executions_max,
             loads_per_second: policy.loads_per_second,
             loads_burst: policy.loads_burst,
+            kv: KvQuota::default(),
         }
     }
 }
@@ -123,8 +134,10 @@ impl RawTenant {
             hosts: self.hosts,
             outbound: self.outbound,
             egress: self.egress,
+            host_class: self.host_class,
             limits: self.limits.lower_of(Limits::CEILING),
             policy,
+            kv: self.kv,
         })
     }
 }

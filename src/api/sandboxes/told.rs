@@ -52,7 +52,7 @@ impl Told {
             elapsed: Duration::ZERO,
         };
         Self(Arc::new(Telling {
-            witness: Arc::clone(caller.sandboxes.witness()),
+            witness: caller.sandboxes.witness(),
             crossing: Mutex::new(Some(crossing)),
             started: Instant::now(),
             sent: AtomicU64::new(0),
