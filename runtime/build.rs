@@ -62,6 +62,7 @@ fn main() {
         "reasons.js",
         "rpc.js",
         "sandbox.js",
+        "sockets.js",
         "tail.js",
         "websocket.js",
         "workers.js",

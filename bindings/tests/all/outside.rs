@@ -159,7 +159,7 @@ impl Web {
     }
 }
 
-fn certificate(names: &[&str]) -> (CertificateDer<'static>, rustls::ServerConfig) {
+pub fn certificate(names: &[&str]) -> (CertificateDer<'static>, rustls::ServerConfig) {
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca_key = rcgen::KeyPair::generate().unwrap();
