@@ -61,6 +61,7 @@ fn main() {
         "loader.js",
         "reasons.js",
         "rpc.js",
+        "sandbox.js",
         "sockets.js",
         "tail.js",
         "websocket.js",

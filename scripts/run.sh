@@ -20,6 +20,8 @@ listen = ["$listen"]
 base_domain = "localhost"
 data_dir = "$state/data"
 
+[sandbox]
+
 [tenants.demo]
 tokens = ["$(cat "$state/hash")"]
 TOML
@@ -56,6 +58,7 @@ Atoll serves the examples. In another terminal:
   curl -N '$(worker streaming)/'
   curl '$(worker wasm)/?n=10000'
   curl '$(worker scheduled)/'
+  curl '$(worker agent-js)/?user=ann'          # clones, installs and tests in a sandbox, where sandboxes can be had
   curl '$(worker shop)/?apple=4&bread=1'
 
 Workers also answer at host names:  curl http://hello.demo.localhost:${listen##*:}/

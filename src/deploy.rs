@@ -24,6 +24,7 @@ use crate::dispatch::logs::LogRing;
 use crate::dispatch::{Deployment, Isolates, Var};
 use crate::kv::{Kv, KvError};
 use crate::router::Routes;
+use crate::sandboxes::Sandboxes;
 use crate::store::{NewVersion, Store, StoreError, Version};
 use outbound::Outbound;
 
@@ -124,6 +125,7 @@ pub(crate) struct Deployer {
     isolates: Arc<dyn Isolates>,
     services: Arc<Services>,
     outbound: Outbound,
+    sandboxes: Option<Arc<Sandboxes>>,
     kv: Kv,
     witness: Arc<dyn Witness>,
     checks: CheckConfig,
@@ -140,13 +142,27 @@ impl Deployer {
         kv: Kv,
         services: Services,
         witness: Arc<dyn Witness>,
+        sandboxes: Option<Arc<Sandboxes>>,
     ) -> Result<Self, DeployError> {
         let (routes, isolates) = (services.routes.clone(), services.isolates.clone());
         let services = Arc::new(services);
         let outbound = Outbound::new(config, Arc::clone(&witness))?;
         let (change, logs) = (tokio::sync::Mutex::default(), Mutex::default());
         let (tenants, checks) = (config.tenants.clone(), config.checks.clone());
-        Ok(Self { tenants, store, routes, isolates, services, outbound, kv, witness, checks, change, logs })
+        Ok(Self {
+            tenants,
+            store,
+            routes,
+            isolates,
+            services,
+            outbound,
+            kv,
+            witness,
+            sandboxes,
+            checks,
+            change,
+            logs,
+        })
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -260,7 +276,15 @@ impl Deployer {
 
     /// For whom bindings are made.
     fn place<'a>(&'a self, tenant: &'a Tenant, worker: &'a str) -> Place<'a> {
-        Place { tenant, worker, services: &self.services, kv: &self.kv, witness: &self.witness }
+        Place {
+            tenant,
+            worker,
+            services: &self.services,
+            kv: &self.kv,
+            witness: &self.witness,
+            sandboxes: self.sandboxes.as_ref(),
+            outbound: &self.outbound,
+        }
     }
 
     fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {

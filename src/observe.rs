@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use atoll_bindings::crossing::{Crossing, Witness};
 use atoll_bindings::seam::{LogLine, Outcome, Usage};
+pub use atoll_container_bridge::manager::Usage as SandboxUsage;
 
 use http::HeaderMap;
 
@@ -83,6 +84,21 @@ pub struct HostEnd<'a> {
     pub tenants: &'a str,
 }
 
+/// What became of a container sandbox.
+#[derive(Clone, Copy, Debug)]
+pub struct SandboxEvent<'a> {
+    /// Who pays.
+    pub tenant: &'a str,
+    /// The tenant's user.
+    pub user: &'a str,
+    /// Its name, unique on the machine; empty if there is none.
+    pub sandbox: &'a str,
+    /// `started`, why it ended, or the code with which it was refused.
+    pub what: &'static str,
+    /// What it used in its life, once it is over.
+    pub usage: SandboxUsage,
+}
+
 /// Where events go. Must not block.
 pub trait Observer: Send + Sync + 'static {
     /// An admitted request is about to be dispatched: given the client's headers, its place in a trace.
@@ -102,6 +118,11 @@ pub trait Observer: Send + Sync + 'static {
     }
     /// Something became of an isolate host.
     fn host(&self, event: &HostEvent<'_>);
+    /// Something became of a container sandbox.
+    fn sandbox(&self, event: &SandboxEvent<'_>) {
+        tracing::info!(?event, "sandbox");
+    }
+
     /// What a tenant is made to do for ending isolate hosts has changed.
     fn penalty(&self, tenant: &str, penalty: Penalty) {
         tracing::warn!(tenant, penalty = penalty.name(), "penalty");

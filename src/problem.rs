@@ -43,9 +43,10 @@ impl Problem {
 
     /// 405 with `Allow`.
     #[must_use]
-    pub fn method_not_allowed(allow: &'static str) -> Self {
+    pub fn method_not_allowed(allow: &str) -> Self {
+        let allow = HeaderValue::from_str(allow).unwrap_or(HeaderValue::from_static("GET"));
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not allowed here.")
-            .header(ALLOW, HeaderValue::from_static(allow))
+            .header(ALLOW, allow)
     }
 
     /// 413.
@@ -113,6 +114,12 @@ impl Problem {
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// The sentence for people.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The document.

@@ -20,9 +20,21 @@ pub enum Route<'a> {
     },
     /// To the worker that claims this host name; if none does, to the gateway's own paths.
     Custom(&'a str),
+    /// To an exposed port of a sandbox, for whoever knows its token.
+    Preview {
+        /// The token.
+        token: &'a str,
+        /// Bytes at the front of the path that the program inside does not see.
+        strip: usize,
+    },
     /// To the gateway's own paths, which no worker can take away on the base domain.
     Gateway,
 }
+
+/// What precedes the token in a preview's host name: one label, so that one certificate covers workers' neighbours too.
+pub const PREVIEW_HOST_PREFIX: &str = "preview-";
+/// What precedes the token in a preview's path, under the gateway's own host name.
+pub const PREVIEW_PATH_PREFIX: &str = "/preview/";
 
 /// The host name of an authority: without port, without a trailing dot. `None` for what is no host name.
 #[must_use]
@@ -44,6 +56,9 @@ pub fn route<'a>(host: &'a str, path: &'a str, base_domain: &str) -> Route<'a> {
     if let Some(labels) = host.strip_suffix(base_domain).and_then(|rest| rest.strip_suffix('.')) {
         return match labels.split_once('.') {
             Some((worker, tenant)) if !tenant.contains('.') => Route::Worker { tenant, worker, strip: 0 },
+            None if labels.starts_with(PREVIEW_HOST_PREFIX) => {
+                Route::Preview { token: &labels[PREVIEW_HOST_PREFIX.len()..], strip: 0 }
+            }
             _ => Route::Custom(host),
         };
     }
@@ -54,6 +69,10 @@ pub fn route<'a>(host: &'a str, path: &'a str, base_domain: &str) -> Route<'a> {
         }
     }
     let own = host == base_domain || host.parse::<std::net::IpAddr>().is_ok();
+    if let Some(rest) = path.strip_prefix(PREVIEW_PATH_PREFIX).filter(|_| own) {
+        let token = rest.split('/').next().unwrap_or_default();
+        return Route::Preview { token, strip: PREVIEW_PATH_PREFIX.len() + token.len() };
+    }
     if own && is_gateway_path(path) { Route::Gateway } else { Route::Custom(host) }
 }
 
@@ -138,6 +157,11 @@ mod tests {
             ("acme.example.com", "/", Route::Custom("acme.example.com")),
             ("a.b.c.example.com", "/", Route::Custom("a.b.c.example.com")),
             ("notexample.com", "/", Route::Custom("notexample.com")),
+            ("preview-t0.example.com", "/v1/x", Route::Preview { token: "t0", strip: 0 }),
+            ("preview-t0.acme.example.com", "/", worker("acme", "preview-t0", 0)),
+            ("example.com", "/preview/t0/a", Route::Preview { token: "t0", strip: 11 }),
+            ("127.0.0.1", "/preview/t0", Route::Preview { token: "t0", strip: 11 }),
+            ("other.org", "/preview/t0/", Route::Custom("other.org")),
         ] {
             assert_eq!(route(host, path, "example.com"), expected, "{host} {path}");
         }

@@ -1,42 +1,92 @@
-//! Steps in container sandboxes: what the router decided becomes files and a command in the sandbox of its user.
+//! The container sandboxes of this gateway, one per tenant and user, for everybody who uses them.
 //!
 //! ```text
-//!  SandboxStep ▸ the user's turn ▸ sandbox (made on first use) ▸ files ▸ command ▸ output … ▸ exit ▸ result file
+//!  POST /v1/execute ── steps.rs ────┐
+//!  /v1/sandboxes, env.SANDBOX ──────┼─▶ Sandboxes ─▶ Manager (the bridge) ─▶ sandbox ── 127.0.0.1:3128
+//!  preview of a port, by its token ─┘       │                                              │
+//!                                        Life, one per sandbox: ports, way out ◀── egress.rs
 //! ```
 //!
-//! Steps of one user run one after the other: they share a sandbox, and each finds the step's directory empty. There is no
-//! network in a sandbox, so a step that asks for some is refused rather than run without.
+//! A sandbox is the tenant's, whoever asks: the owner is made of the tenant that the gateway knows and the user that the caller
+//! names, so no caller can name another tenant's. What belongs to one sandbox beyond what the bridge knows (exposed ports, the
+//! way out) is its [`Life`], which begins before anybody can use the sandbox and ends with it.
+
+mod egress;
+mod lives;
+mod steps;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use atoll_bindings::crossing::{Unwitnessed, Witness};
 use atoll_container_bridge::backend::{Backend, SandboxSpec};
 use atoll_container_bridge::engine::{Engine, EngineConfig, Image, Kind, Runtime};
 use atoll_container_bridge::error::{Code, SandboxError};
-use atoll_container_bridge::manager::{AuditEvent, Lease, Manager, ManagerConfig, Owner};
+use atoll_container_bridge::limits::EGRESS_PORT;
+use atoll_container_bridge::manager::{Description, Lease, Manager, ManagerConfig, Owner, Usage};
 use atoll_container_bridge::native::{Native, NativeConfig};
-use atoll_container_bridge::protocol::{Channel, ExecSpec, Exit};
+use atoll_container_bridge::sandbox::Sandbox;
 use dashmap::DashMap;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 
-use crate::config::{SandboxBackend, SandboxConfig};
-use crate::route::runner::{
-    Output, RESULT_BYTES_MAX, RESULT_FILE, Run, STEP_DIR, SandboxStep, StepEnd, StepExit, StepFailed,
-    StepRunner, StepUsage, Stream, Value,
-};
+use crate::config::{Config, SandboxBackend, SandboxConfig};
+use crate::observe::Observer;
+
+pub use egress::Outlet;
+pub(crate) use lives::{Exposed, Life, sum};
+
+use lives::Lives;
 
 /// The hidden argument with which this program becomes the init of a sandbox.
 pub const INIT_ARGUMENT: &str = "sandbox-init";
 /// Where below the data directory the sandboxes' state is.
 const STATE_FOLDER: &str = "sandboxes";
+/// How long the way out may take to be there.
+const EGRESS_OPEN: Duration = Duration::from_secs(10);
+/// Longest name of a user, in bytes.
+const USER_BYTES_MAX: usize = 128;
+
+/// Whether a user may be called so: 1 to 128 visible ASCII characters, and not what a URL takes for a way up.
+#[must_use]
+pub(crate) fn is_user(user: &str) -> bool {
+    !matches!(user, "" | "." | "..")
+        && user.len() <= USER_BYTES_MAX
+        && user.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Where previews of ports answer.
+#[derive(Clone, Debug)]
+pub(crate) struct PreviewBase {
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
+    /// The gateway's domain.
+    pub(crate) domain: String,
+    /// `:port`, or nothing for the scheme's own.
+    pub(crate) port: String,
+}
+
+impl PreviewBase {
+    fn of(config: &Config) -> Self {
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        let port = config.listen.first().map_or(0, std::net::SocketAddr::port);
+        let plain = matches!((scheme, port), ("http", 80) | ("https", 443) | (_, 0));
+        let port = if plain { String::new() } else { format!(":{port}") };
+        Self { scheme, domain: config.base_domain.clone(), port }
+    }
+}
 
 /// The sandboxes of this gateway.
 pub struct Sandboxes {
     manager: Manager,
     spec: SandboxSpec,
+    idle: Duration,
     /// Whose step runs: an entry per user with a step under way or waiting.
     turns: DashMap<Owner, Arc<Mutex<()>>>,
+    lives: Arc<Lives>,
+    preview: PreviewBase,
+    /// Set once, by the server.
+    witness: OnceLock<Arc<dyn Witness>>,
 }
 
 impl std::fmt::Debug for Sandboxes {
@@ -46,20 +96,25 @@ impl std::fmt::Debug for Sandboxes {
 }
 
 impl Sandboxes {
-    /// Ready to make sandboxes; removes what an earlier process left.
+    /// Ready to make sandboxes, if the configuration has any; removes what an earlier process left.
     ///
     /// # Errors
     /// If the state directory cannot be made or read, or bounds cannot be set on this machine.
-    pub async fn start(config: &SandboxConfig, data_dir: &Path) -> Result<Self, SandboxError> {
-        let backend = backend(config, &data_dir.join(STATE_FOLDER)).await?;
+    pub async fn start(config: &Config, observer: Arc<dyn Observer>) -> Result<Option<Self>, SandboxError> {
+        let Some(settings) = &config.sandbox else { return Ok(None) };
+        let backend = backend(settings, &config.data_dir.join(STATE_FOLDER)).await?;
+        let idle = Duration::from_secs(settings.idle_s.into());
         let bounds = ManagerConfig {
-            sandboxes_max: config.sandboxes_max,
-            sandboxes_per_tenant_max: config.sandboxes_per_tenant_max,
-            idle: Duration::from_secs(config.idle_s.into()),
+            sandboxes_max: settings.sandboxes_max,
+            sandboxes_per_tenant_max: settings.sandboxes_per_tenant_max,
+            idle,
         };
-        let manager = Manager::new(backend, bounds, tell).await?;
-        let spec = SandboxSpec { limits: config.limits(), ..SandboxSpec::default() };
-        Ok(Self { manager, spec, turns: DashMap::new() })
+        let lives = Arc::new(Lives::new(observer));
+        let told = Arc::clone(&lives);
+        let manager = Manager::new(backend, bounds, move |event| told.on(event)).await?;
+        let spec = SandboxSpec { limits: settings.limits(), ..SandboxSpec::default() };
+        let (turns, preview) = (DashMap::new(), PreviewBase::of(config));
+        Ok(Some(Self { manager, spec, idle, turns, lives, preview, witness: OnceLock::new() }))
     }
 
     /// Ends all sandboxes.
@@ -67,48 +122,143 @@ impl Sandboxes {
         self.manager.destroy_all().await;
     }
 
-    async fn step(&self, step: SandboxStep, output: mpsc::Sender<Output>) -> Result<StepEnd, StepFailed> {
-        self.refuse_what_is_not_offered(&step)?;
-        let asked = Instant::now();
-        let owner = Owner { tenant: step.tenant.to_string(), user: step.user.to_string() };
-        let turn = Arc::clone(&self.turns.entry(owner.clone()).or_default());
-        let _leaves = Leaves { turns: &self.turns, owner: &owner };
-        let _turn = turn.lock().await;
-        let cpu_before = self.manager.usage(&owner).map_or(0, |usage| usage.cpu_us);
-        let lease = match self.manager.acquire(&owner, &self.spec).await {
+    /// The owner's sandbox, made if there is none. With `outlet`, what runs in it gets that way out, from now on.
+    pub(crate) async fn acquire(&self, owner: &Owner, outlet: Option<Outlet>) -> Result<Lease, SandboxError> {
+        let lease = match self.manager.acquire(owner, &self.spec).await {
             // Its time was over just now: the next one is new.
-            Err(error) if error.code == Code::SandboxGone => self.manager.acquire(&owner, &self.spec).await,
+            Err(error) if error.code == Code::SandboxGone => self.manager.acquire(owner, &self.spec).await,
             other => other,
+        }?;
+        if let Some(outlet) = outlet {
+            let life = self.life(&lease)?;
+            if life.stand(outlet)
+                && let Err(error) = self.lead_out(&lease, &life).await
+            {
+                // The next use tries again.
+                life.fall();
+                return Err(error);
+            }
         }
-        .map_err(unavailable)?;
-        put_files(&lease, &step).await.map_err(lost)?;
-        let started = Instant::now();
-        let (exit, output_bytes) = command(&lease, &step, &output).await?;
-        let value = result(&lease).await?;
-        let cpu_after = self.manager.usage(&owner).map_or(0, |usage| usage.cpu_us);
-        let usage = StepUsage {
-            cpu_us: cpu_after.saturating_sub(cpu_before),
-            wall_us: micros(asked.elapsed()),
-            start_us: micros(started - asked),
-            memory_bytes_peak: 0,
-            output_bytes: output_bytes + exit.dropped_bytes,
-        };
-        Ok(StepEnd { exit: step_exit(&exit), value, usage })
+        Ok(lease)
     }
 
-    fn refuse_what_is_not_offered(&self, step: &SandboxStep) -> Result<(), StepFailed> {
-        if !step.outbound.is_empty() {
-            return Err(StepFailed::Unavailable(
-                "sandboxes have no network yet; leave out `outbound`".into(),
-            ));
+    /// Opens the way out, and says where it is to every command from now on.
+    async fn lead_out(&self, lease: &Lease, life: &Arc<Life>) -> Result<(), SandboxError> {
+        self.open_egress(lease, life).await?;
+        lease.set_env(egress::variables(life).map(|(name, value)| (name, Some(value))).collect()).await
+    }
+
+    /// The owner's sandbox, if there is one.
+    pub(crate) async fn find(&self, owner: &Owner) -> Result<Lease, SandboxError> {
+        self.manager.find(owner).await
+    }
+
+    /// Ends the owner's sandbox and waits until nothing of it is left.
+    pub(crate) async fn destroy(&self, owner: &Owner) -> Result<(), SandboxError> {
+        self.manager.describe(owner)?;
+        self.manager.destroy(owner).await;
+        Ok(())
+    }
+
+    /// The owner's sandbox from outside.
+    pub(crate) fn describe(&self, owner: &Owner) -> Result<Description, SandboxError> {
+        self.manager.describe(owner)
+    }
+
+    /// The users of a tenant that have a sandbox, in order.
+    pub(crate) fn users(&self, tenant: &str) -> Vec<String> {
+        let all = self.manager.list().into_iter().filter(|(owner, _)| owner.tenant == tenant);
+        let mut users: Vec<String> = all.map(|(owner, _)| owner.user).collect();
+        users.sort_unstable();
+        users
+    }
+
+    /// What the owner's sandbox has used up to now.
+    pub(crate) async fn usage(&self, owner: &Owner) -> Result<Usage, SandboxError> {
+        self.manager.usage(owner).await
+    }
+
+    /// What the owner's sandboxes that are over have used, since the gateway started.
+    pub(crate) fn spent(&self, owner: &Owner) -> Usage {
+        self.lives.spent(owner)
+    }
+
+    /// What belongs to a leased sandbox.
+    pub(crate) fn life(&self, lease: &Lease) -> Result<Arc<Life>, SandboxError> {
+        let gone = || SandboxError::new(Code::SandboxGone, "the sandbox has just ended");
+        self.lives.get(lease.id().as_str()).ok_or_else(gone)
+    }
+
+    /// What belongs to the owner's sandbox, if there is one.
+    pub(crate) fn life_of(&self, owner: &Owner) -> Option<Arc<Life>> {
+        self.lives.get(self.manager.describe(owner).ok()?.id.as_str())
+    }
+
+    /// Lets a port be seen from outside; the same port has the same token until it is hidden.
+    pub(crate) fn expose(
+        &self,
+        life: &Arc<Life>,
+        port: u16,
+        name: Option<String>,
+    ) -> Result<Exposed, SandboxError> {
+        self.lives.expose(life, port, name)
+    }
+
+    /// Hides a port again; whether it was exposed.
+    pub(crate) fn hide(&self, life: &Life, port: u16) -> bool {
+        self.lives.hide(life, port)
+    }
+
+    /// The sandbox and the port that a preview's token stands for.
+    pub(crate) async fn preview(&self, token: &str) -> Option<(Lease, Arc<Life>, u16)> {
+        let (life, port) = self.lives.preview(token)?;
+        let lease = self.manager.find(life.owner()).await.ok()?;
+        // A successor of the sandbox is another one.
+        (lease.id().as_str() == life.id()).then_some((lease, life, port))
+    }
+
+    /// Where previews answer.
+    pub(crate) fn preview_base(&self) -> &PreviewBase {
+        &self.preview
+    }
+
+    /// Where uses are told.
+    pub(crate) fn witness(&self) -> Arc<dyn Witness> {
+        self.witness.get().cloned().unwrap_or_else(|| Arc::new(Unwitnessed))
+    }
+
+    /// From now on, uses are told here.
+    pub(crate) fn tell_to(&self, witness: Arc<dyn Witness>) {
+        let _first_wins = self.witness.set(witness);
+    }
+
+    /// All that one sandbox can write, in bytes.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.spec.limits.disk_bytes
+    }
+
+    /// Longest time without use.
+    pub(crate) fn idle(&self) -> Duration {
+        self.idle
+    }
+
+    /// Lets what runs inside reach its proxy, which asks the life for what it may; once per sandbox.
+    async fn open_egress(&self, lease: &Lease, life: &Arc<Life>) -> Result<(), SandboxError> {
+        if life.begins_to_serve() {
+            let (sandbox, life) = (Sandbox::clone(lease), Arc::clone(life));
+            tokio::spawn(async move {
+                let asked = Arc::clone(&life);
+                let served =
+                    sandbox.serve_egress(move |stream| egress::serve(Arc::clone(&asked), stream)).await;
+                life.serves_no_more();
+                if let Err(error) = served
+                    && error.code != Code::OperationInterrupted
+                {
+                    tracing::warn!(%error, sandbox = life.id(), "a sandbox has no way out");
+                }
+            });
         }
-        let has_mib = self.spec.limits.memory_bytes / atoll_container_bridge::limits::MIB;
-        match step.limits.memory_mib {
-            Some(asked) if u64::from(asked) > has_mib => Err(StepFailed::Unavailable(format!(
-                "it asks for {asked} MiB, and a sandbox here has {has_mib}"
-            ))),
-            _ => Ok(()),
-        }
+        lease.wait_for_port(EGRESS_PORT, EGRESS_OPEN).await
     }
 }
 
@@ -135,137 +285,17 @@ async fn backend(config: &SandboxConfig, state_dir: &Path) -> Result<Arc<dyn Bac
     Ok(Arc::new(Engine::connect(engine).await?))
 }
 
-impl StepRunner for Sandboxes {
-    fn run(&self, step: SandboxStep, output: mpsc::Sender<Output>) -> Run<'_> {
-        Box::pin(self.step(step, output))
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Forgets a user's turn when nobody else waits for it.
-struct Leaves<'a> {
-    turns: &'a DashMap<Owner, Arc<Mutex<()>>>,
-    owner: &'a Owner,
-}
-
-impl Drop for Leaves<'_> {
-    fn drop(&mut self) {
-        // The map's own handle and the one of the step that leaves.
-        self.turns.remove_if(self.owner, |_, turn| Arc::strong_count(turn) <= 2);
-    }
-}
-
-async fn put_files(lease: &Lease, step: &SandboxStep) -> Result<(), SandboxError> {
-    if lease.exists(STEP_DIR).await? {
-        lease.delete(STEP_DIR, true).await?;
-    }
-    lease.mkdir(STEP_DIR, true).await?;
-    for (name, bytes) in &step.files {
-        let path = format!("{STEP_DIR}/{name}");
-        if let Some((folder, _)) = name.rsplit_once('/') {
-            lease.mkdir(format!("{STEP_DIR}/{folder}"), true).await?;
+    #[test]
+    fn users_are_plain_names() {
+        for good in ["a", "user-1@example.com", "...", "a/b"] {
+            assert!(is_user(good), "{good}");
         }
-        lease.write(path, bytes).await?;
-    }
-    Ok(())
-}
-
-async fn command(
-    lease: &Lease,
-    step: &SandboxStep,
-    output: &mpsc::Sender<Output>,
-) -> Result<(Exit, u64), StepFailed> {
-    let mut spec = ExecSpec::argv(step.argv.iter().cloned())
-        .cwd(STEP_DIR)
-        .timeout(Duration::from_millis(step.limits.wall_ms.into()));
-    spec.env.extend(step.env.iter().cloned());
-    spec.output_bytes_max = step.limits.output_bytes.into();
-    let mut execution = match lease.exec(spec).await {
-        Err(error) if error.code == Code::CommandNotFound => {
-            return Err(StepFailed::NoProgram(step.argv.first().cloned().unwrap_or_default()));
-        }
-        other => other.map_err(lost)?,
-    };
-    let mut written = 0;
-    while let Some((channel, bytes)) = execution.next().await.map_err(lost)? {
-        written += bytes.len() as u64;
-        let stream = if channel == Channel::Err { Stream::Stderr } else { Stream::Stdout };
-        // Nobody may want to read it: the step goes on.
-        let _nobody_reads = output.send(Output { stream, bytes: bytes.into() }).await;
-    }
-    Ok((execution.wait().await.map_err(lost)?, written))
-}
-
-async fn result(lease: &Lease) -> Result<Value, StepFailed> {
-    match lease.read(format!("{STEP_DIR}/{RESULT_FILE}"), RESULT_BYTES_MAX as u64).await {
-        Ok(bytes) => Ok(Value::Bytes(bytes.into())),
-        Err(error) if error.code == Code::FileTooLarge => Ok(Value::TooLarge),
-        // A directory or a pipe of that name is no result either.
-        Err(error) if error.code.http_status() < 500 && error.code != Code::OperationInterrupted => {
-            Ok(Value::None)
-        }
-        Err(error) => Err(lost(error)),
-    }
-}
-
-fn step_exit(exit: &Exit) -> StepExit {
-    match exit {
-        Exit { timed_out: true, .. } => StepExit::WallTime,
-        Exit { signal: Some(signal), .. } => StepExit::Signal(u8::try_from(*signal).unwrap_or(u8::MAX)),
-        Exit { code, .. } => StepExit::Code(u8::try_from(*code).unwrap_or(u8::MAX)),
-    }
-}
-
-fn unavailable(error: SandboxError) -> StepFailed {
-    StepFailed::Unavailable(error.to_string())
-}
-
-fn lost(error: SandboxError) -> StepFailed {
-    StepFailed::Lost(error.to_string())
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Who used a sandbox and how it ended, for the log.
-fn tell(event: AuditEvent) {
-    match event {
-        AuditEvent::Started { owner, sandbox } => {
-            tracing::info!(
-                tenant = owner.tenant,
-                user = owner.user,
-                sandbox = sandbox.as_str(),
-                "sandbox started"
-            );
-        }
-        AuditEvent::StartFailed { owner, sandbox, error } => {
-            tracing::warn!(tenant = owner.tenant, user = owner.user, sandbox = sandbox.as_str(), %error, "sandbox did not start");
-        }
-        AuditEvent::Used { owner, sandbox } => {
-            tracing::info!(
-                tenant = owner.tenant,
-                user = owner.user,
-                sandbox = sandbox.as_str(),
-                "sandbox used"
-            );
-        }
-        AuditEvent::Refused { owner, code } => {
-            tracing::warn!(tenant = owner.tenant, user = owner.user, code = code.as_str(), "sandbox refused");
-        }
-        AuditEvent::Ended { owner, sandbox, why, usage } => {
-            tracing::info!(
-                tenant = owner.tenant,
-                user = owner.user,
-                sandbox = sandbox.as_str(),
-                why = ?why,
-                cpu_us = usage.cpu_us,
-                memory_byte_seconds = usage.memory_byte_seconds,
-                wall_us = usage.wall_us,
-                bytes_in = usage.bytes_in,
-                bytes_out = usage.bytes_out,
-                uses = usage.uses,
-                "sandbox ended"
-            );
+        for bad in ["", ".", "..", "a b", "a\n", "ä", "a\0", &"x".repeat(USER_BYTES_MAX + 1)] {
+            assert!(!is_user(bad), "{bad:?}");
         }
     }
 }

@@ -57,6 +57,23 @@ pub enum Denial {
 }
 
 impl Denial {
+    /// Every one, for tables and tests.
+    pub const ALL: [Self; 13] = [
+        Self::Url,
+        Self::Origin,
+        Self::Method,
+        Self::Path,
+        Self::Rule,
+        Self::Address,
+        Self::Rate,
+        Self::Concurrency,
+        Self::RequestBytes,
+        Self::ResponseBytes,
+        Self::Unreadable,
+        Self::Credential,
+        Self::Audit,
+    ];
+
     /// The stable code, as guests, logs and audit records say it.
     #[must_use]
     pub fn code(self) -> &'static str {

@@ -608,6 +608,9 @@ fn grants(env: Vec<(Arc<str>, Grant)>) -> (Env, Vec<Granted>) {
             Grant::Channel(channel) => EnvValue::Fetcher(number(Granted::Channel(channel))),
             Grant::Kv(channel) => EnvValue::Kv(number(Granted::Channel(channel))),
             Grant::Service(service) => EnvValue::Service(number(Granted::Service(service))),
+            Grant::Client(kind, channel) => {
+                EnvValue::Client { kind, channel: number(Granted::Channel(channel)) }
+            }
         };
         (name, value)
     };
@@ -628,7 +631,7 @@ fn fits(invoke: &Invoke) -> bool {
                 EnvValue::Text(text) | EnvValue::Json(text) => text.len(),
                 EnvValue::Data(bytes) => bytes.len(),
                 EnvValue::Loader { scope } => scope.len(),
-                EnvValue::Fetcher(_) | EnvValue::Kv(_) | EnvValue::Service(_) => 0,
+                EnvValue::Fetcher(_) | EnvValue::Kv(_) | EnvValue::Service(_) | EnvValue::Client { .. } => 0,
             }
     };
     let env: usize = invoke.env.iter().map(value).sum();

@@ -184,6 +184,13 @@ pub enum EnvValue {
     Data(Bytes),
     /// A Fetcher: `fetch()` on it is a call on the channel.
     Fetcher(ChannelId),
+    /// An object of the runtime's own script that speaks to the channel.
+    Client {
+        /// Which script.
+        kind: ClientKind,
+        /// What it speaks to.
+        channel: ChannelId,
+    },
     /// Another worker: each use of it asks for a session with `OpenService`.
     Service(ChannelId),
     /// A namespace of the key-value store: each of its methods is a call on the channel.
@@ -193,6 +200,13 @@ pub enum EnvValue {
         /// Cache scope, made by the gateway, tenant included.
         scope: Arc<str>,
     },
+}
+
+/// Which object a binding is in JavaScript, beyond a Fetcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientKind {
+    /// Sandboxes of a tenant's users (`js/sandbox.js`).
+    Sandboxes,
 }
 
 /// Where global `fetch()` goes.

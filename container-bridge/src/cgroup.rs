@@ -38,6 +38,10 @@ pub struct Reading {
     pub cpu_us: u64,
     /// Memory it holds now, in bytes.
     pub memory_bytes: u64,
+    /// Most memory it held at once, in bytes.
+    pub memory_bytes_peak: u64,
+    /// Processes that the kernel ended because the memory was used up.
+    pub oom_kills: u64,
 }
 
 impl Cgroup {
@@ -199,22 +203,28 @@ impl Cgroup {
         let number = |dir: &Path, file: &str| -> Option<u64> {
             fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()
         };
+        // A line "name number" of a file with several.
+        let entry = |dir: &Path, file: &str, name: &str| -> Option<u64> {
+            let text = fs::read_to_string(dir.join(file)).ok()?;
+            text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        };
         if self.v1.is_empty() {
             let Some(dir) = &self.v2 else { return Reading::default() };
-            let cpu = fs::read_to_string(dir.join("cpu.stat")).unwrap_or_default();
-            let cpu_us = cpu.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
             return Reading {
-                cpu_us: cpu_us.unwrap_or(0),
+                cpu_us: entry(dir, "cpu.stat", "usage_usec ").unwrap_or(0),
                 memory_bytes: number(dir, "memory.current").unwrap_or(0),
+                memory_bytes_peak: number(dir, "memory.peak").unwrap_or(0),
+                oom_kills: entry(dir, "memory.events", "oom_kill ").unwrap_or(0),
             };
         }
-        let v1 = |controller: &str, file: &str| {
-            let (_, dir) = self.v1.iter().find(|(name, _)| name == controller)?;
-            number(dir, file)
-        };
+        let dir = |controller: &str| self.v1.iter().find(|(name, _)| name == controller).map(|(_, dir)| dir);
+        let v1 = |controller: &str, file: &str| number(dir(controller)?, file);
+        let oom_kills = dir("memory").and_then(|dir| entry(dir, "memory.oom_control", "oom_kill "));
         Reading {
             cpu_us: v1("cpuacct", "cpuacct.usage").unwrap_or(0) / 1000,
             memory_bytes: v1("memory", "memory.usage_in_bytes").unwrap_or(0),
+            memory_bytes_peak: v1("memory", "memory.max_usage_in_bytes").unwrap_or(0),
+            oom_kills: oom_kills.unwrap_or(0),
         }
     }
 

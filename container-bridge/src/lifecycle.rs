@@ -40,6 +40,20 @@ pub enum Ending {
     Lost,
 }
 
+impl Ending {
+    /// The stable word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Lifetime => "lifetime",
+            Self::Destroyed => "destroyed",
+            Self::StartFailed => "start_failed",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// Where a sandbox is in its life.
 #[allow(missing_docs, reason = "the fields are told by the variants' texts")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -44,6 +44,8 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Most background processes kept, running or ended, per sandbox.
 pub const PROCESSES_KEPT_MAX: usize = 64;
+/// What is shown of a background process's command, in bytes: a list of all of them must fit into a frame.
+pub const COMMAND_SHOWN_BYTES_MAX: usize = 1024;
 /// Log kept of one background process, in bytes; older output falls out.
 pub const PROCESS_LOG_BYTES_MAX: usize = 1024 * 1024;
 /// Most sessions per sandbox.
@@ -74,6 +76,8 @@ pub const EGRESS_PORT: u16 = 3128;
 const _: () = assert!(CHUNK_BYTES_MAX <= WINDOW_BYTES);
 const _: () = assert!(EXEC_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX * 2 < FRAME_BYTES_MAX);
+const _: () =
+    assert!(PROCESSES_KEPT_MAX * (COMMAND_SHOWN_BYTES_MAX + NAME_BYTES_MAX + 256) < FRAME_BYTES_MAX);
 const _: () = assert!(LIST_ENTRIES_MAX * 255 <= FRAME_BYTES_MAX);
 
 /// What one sandbox may use, for its whole life.

@@ -20,7 +20,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -39,6 +39,8 @@ const SAMPLE: Duration = Duration::from_secs(1);
 const REAP: Duration = Duration::from_secs(60);
 /// Uses that begin or end while the driver is busy.
 const USES_QUEUED_MAX: usize = 64;
+/// Callers that wait to be told what a sandbox has used.
+const ASKS_QUEUED_MAX: usize = 64;
 
 /// A manager's bounds.
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +68,14 @@ impl Default for ManagerConfig {
 pub struct Usage {
     /// CPU time, in microseconds.
     pub cpu_us: u64,
-    /// Memory held over time, in byte-seconds, sampled each second.
+    /// Memory held over time, in byte-seconds, sampled each second and whenever somebody asks.
     pub memory_byte_seconds: u64,
+    /// Memory held at the last look, in bytes.
+    pub memory_bytes: u64,
+    /// Most memory held at once, in bytes.
+    pub memory_bytes_peak: u64,
+    /// Processes that were ended because the memory was used up.
+    pub oom_kills: u64,
     /// Life so far, in microseconds.
     pub wall_us: u64,
     /// Bytes sent into it.
@@ -76,6 +84,32 @@ pub struct Usage {
     pub bytes_out: u64,
     /// Uses so far.
     pub uses: u64,
+}
+
+/// One sandbox from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Its name, unique on the machine.
+    pub id: SandboxId,
+    /// Where it is in its life.
+    pub state: Phase,
+    /// Since it was asked for.
+    pub age: Duration,
+    /// Its longest life.
+    pub lifetime: Duration,
+    /// What it had used at the last look.
+    pub usage: Usage,
+}
+
+/// Where a sandbox is in its life, as far as others need to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It is being made.
+    Starting,
+    /// It can be used.
+    Running,
+    /// It is being removed.
+    Stopping,
 }
 
 /// Something worth an audit line. Every use of the bridge is one.
@@ -110,8 +144,20 @@ struct Inner {
 struct Entry {
     id: SandboxId,
     events: mpsc::Sender<Event>,
+    asks: mpsc::Sender<Ask>,
     status: watch::Receiver<Status>,
     usage: Arc<Meter>,
+    began: Instant,
+    lifetime: Duration,
+}
+
+/// Somebody wants to know what is used now.
+type Ask = oneshot::Sender<()>;
+
+impl Entry {
+    fn usage(&self) -> Usage {
+        Usage { uses: self.usage.uses.load(Ordering::Relaxed), ..*lock(&self.usage.usage) }
+    }
 }
 
 #[derive(Default)]
@@ -158,6 +204,26 @@ impl Manager {
         let entry = self.0.entry(owner, spec).inspect_err(|error| {
             (self.0.audit)(AuditEvent::Refused { owner: owner.clone(), code: error.code });
         })?;
+        self.lease(&entry, owner).await
+    }
+
+    /// The owner's sandbox, if there is one.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`; as [`acquire`](Self::acquire) for one that is just being made.
+    pub async fn find(&self, owner: &Owner) -> Result<Lease> {
+        let entry = self.existing(owner)?;
+        if matches!(*entry.status.borrow(), Status::Over(_)) {
+            return Err(none());
+        }
+        self.lease(&entry, owner).await
+    }
+
+    fn existing(&self, owner: &Owner) -> Result<Arc<Entry>> {
+        lock(&self.0.table).get(owner).cloned().ok_or_else(none)
+    }
+
+    async fn lease(&self, entry: &Entry, owner: &Owner) -> Result<Lease> {
         let mut status = entry.status.clone();
         // Cloned at once: the guard of a watch must not live across an await, or callers could not be spawned.
         let ready =
@@ -170,7 +236,7 @@ impl Manager {
         entry.events.send(Event::UseBegins).await.map_err(|_| gone())?;
         entry.usage.uses.fetch_add(1, Ordering::Relaxed);
         (self.0.audit)(AuditEvent::Used { owner: owner.clone(), sandbox: entry.id.clone() });
-        Ok(Lease { sandbox, events: entry.events.clone() })
+        Ok(Lease { sandbox, id: entry.id.clone(), events: entry.events.clone() })
     }
 
     /// Ends the owner's sandbox and waits until nothing is left. None: nothing to do.
@@ -195,14 +261,33 @@ impl Manager {
         }
     }
 
-    /// What the owner's sandbox has used so far.
+    /// What the owner's sandbox has used up to now: it is measured for this call.
     ///
     /// # Errors
     /// `SANDBOX_NOT_FOUND`.
-    pub fn usage(&self, owner: &Owner) -> Result<Usage> {
-        let entry = lock(&self.0.table).get(owner).cloned();
-        let entry = entry.ok_or_else(|| SandboxError::new(Code::SandboxNotFound, "no sandbox"))?;
-        Ok(Usage { uses: entry.usage.uses.load(Ordering::Relaxed), ..*lock(&entry.usage.usage) })
+    pub async fn usage(&self, owner: &Owner) -> Result<Usage> {
+        let entry = self.existing(owner)?;
+        let (ask, measured) = oneshot::channel();
+        // Nobody measures one that is just starting or stopping: then the last look stands.
+        if matches!(*entry.status.borrow(), Status::Running(_)) && entry.asks.send(ask).await.is_ok() {
+            let _ = measured.await;
+        }
+        Ok(entry.usage())
+    }
+
+    /// The owner's sandbox from outside.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`.
+    pub fn describe(&self, owner: &Owner) -> Result<Description> {
+        let entry = self.existing(owner)?;
+        let state = match *entry.status.borrow() {
+            Status::Starting => Phase::Starting,
+            Status::Running(_) => Phase::Running,
+            Status::Over(_) => Phase::Stopping,
+        };
+        let (id, usage) = (entry.id.clone(), entry.usage());
+        Ok(Description { id, state, age: entry.began.elapsed(), lifetime: entry.lifetime, usage })
     }
 
     /// Owners of all sandboxes that are not over, with the sandboxes' names.
@@ -212,6 +297,10 @@ impl Manager {
     }
 }
 
+fn none() -> SandboxError {
+    SandboxError::new(Code::SandboxNotFound, "this user has no sandbox")
+}
+
 fn gone() -> SandboxError {
     SandboxError::new(Code::SandboxGone, "the sandbox has just ended")
 }
@@ -219,7 +308,16 @@ fn gone() -> SandboxError {
 /// The permission to use a sandbox; its end is the end of the use.
 pub struct Lease {
     sandbox: Sandbox,
+    id: SandboxId,
     events: mpsc::Sender<Event>,
+}
+
+impl Lease {
+    /// The sandbox's name, unique on the machine.
+    #[must_use]
+    pub fn id(&self) -> &SandboxId {
+        &self.id
+    }
 }
 
 impl std::ops::Deref for Lease {
@@ -276,13 +374,15 @@ impl Inner {
             return Err(SandboxError::new(Code::SandboxUnavailable, "the machine has too many sandboxes"));
         }
         let (events, queue) = mpsc::channel(USES_QUEUED_MAX);
+        let (asks, asked) = mpsc::channel(ASKS_QUEUED_MAX);
         let (sender, status) = watch::channel(Status::Starting);
         let usage = Arc::new(Meter::default());
         let id = SandboxId::random()?;
-        let entry = Arc::new(Entry { id: id.clone(), events, status, usage: Arc::clone(&usage) });
+        let (began, lifetime) = (Instant::now(), Duration::from_millis(spec.limits.lifetime_ms));
+        let meter = Arc::clone(&usage);
+        let entry = Arc::new(Entry { id: id.clone(), events, asks, status, usage: meter, began, lifetime });
         table.insert(owner.clone(), Arc::clone(&entry));
         drop(table);
-        let lifetime = Duration::from_millis(spec.limits.lifetime_ms);
         let driver = Driver {
             manager: Arc::downgrade(self),
             backend: Arc::clone(&self.backend),
@@ -291,11 +391,12 @@ impl Inner {
             id,
             spec: SandboxSpec { owner: Some(owner.clone()), ..spec.clone() },
             life: Lifecycle::new(Terms { idle: self.config.idle, lifetime }),
-            began: Instant::now(),
+            began,
+            measured: began,
             status: sender,
             meter: usage,
         };
-        tokio::spawn(driver.run(queue));
+        tokio::spawn(driver.run(queue, asked));
         Ok(entry)
     }
 }
@@ -328,15 +429,17 @@ struct Driver {
     spec: SandboxSpec,
     life: Lifecycle,
     began: Instant,
+    /// When its usage was last looked at.
+    measured: Instant,
     status: watch::Sender<Status>,
     meter: Arc<Meter>,
 }
 
 impl Driver {
-    async fn run(mut self, mut queue: mpsc::Receiver<Event>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Event>, mut asks: mpsc::Receiver<Ask>) {
         self.on(Event::Want);
         if let Some(launched) = self.launch(&mut queue).await {
-            self.attend(launched, &mut queue).await;
+            self.attend(launched, &mut queue, &mut asks).await;
         }
         let why = match self.life.state() {
             State::Gone { why } => why,
@@ -379,8 +482,9 @@ impl Driver {
         match result {
             Ok(launched) => {
                 self.on(Event::Started);
-                self.status.send_replace(Status::Running(Sandbox::new(launched.link.clone())));
+                // Told before anybody can use it.
                 (self.audit)(AuditEvent::Started { owner: self.owner.clone(), sandbox: self.id.clone() });
+                self.status.send_replace(Status::Running(Sandbox::new(launched.link.clone())));
                 Some(launched)
             }
             Err(error) => {
@@ -393,15 +497,26 @@ impl Driver {
         }
     }
 
-    async fn attend(&mut self, launched: Launched, queue: &mut mpsc::Receiver<Event>) {
+    async fn attend(
+        &mut self,
+        launched: Launched,
+        queue: &mut mpsc::Receiver<Event>,
+        asks: &mut mpsc::Receiver<Ask>,
+    ) {
         let started = Instant::now();
+        self.measured = started;
         let mut sample = tokio::time::interval(SAMPLE);
         loop {
             let event = tokio::select! {
                 () = launched.link.closed() => Event::Lost,
                 event = self.next(queue) => event,
                 _ = sample.tick() => {
-                    self.measure(&launched, started, SAMPLE).await;
+                    self.measure(&launched, started).await;
+                    continue;
+                }
+                Some(ask) = asks.recv() => {
+                    self.measure(&launched, started).await;
+                    let _ = ask.send(());
                     continue;
                 }
             };
@@ -409,7 +524,7 @@ impl Driver {
                 break;
             }
         }
-        self.measure(&launched, started, Duration::ZERO).await;
+        self.measure(&launched, started).await;
         self.status.send_replace(Status::Over(gone()));
         launched.link.close();
         if let Err(error) = launched.instance.stop().await {
@@ -418,12 +533,19 @@ impl Driver {
         self.on(Event::Stopped);
     }
 
-    async fn measure(&self, launched: &Launched, started: Instant, since_last: Duration) {
+    async fn measure(&mut self, launched: &Launched, started: Instant) {
         let reading = launched.instance.reading().await;
         let (bytes_in, bytes_out) = launched.link.bytes();
+        let now = Instant::now();
+        let since_us = now.duration_since(self.measured).as_micros();
+        self.measured = now;
         let mut usage = lock(&self.meter.usage);
         usage.cpu_us = usage.cpu_us.max(reading.cpu_us);
-        usage.memory_byte_seconds += reading.memory_bytes * since_last.as_secs();
+        let held = u128::from(reading.memory_bytes) * since_us / 1_000_000;
+        usage.memory_byte_seconds += u64::try_from(held).unwrap_or(u64::MAX);
+        usage.memory_bytes = reading.memory_bytes;
+        usage.memory_bytes_peak = usage.memory_bytes_peak.max(reading.memory_bytes_peak);
+        usage.oom_kills = usage.oom_kills.max(reading.oom_kills);
         usage.wall_us = started.elapsed().as_micros() as u64;
         (usage.bytes_in, usage.bytes_out) = (bytes_in, bytes_out);
     }

@@ -88,6 +88,19 @@ pub enum Command {
     Shell(String),
 }
 
+impl Command {
+    /// As one line for people, cut at [`COMMAND_SHOWN_BYTES_MAX`](crate::limits::COMMAND_SHOWN_BYTES_MAX).
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line = match self {
+            Self::Argv(argv) => argv.join(" "),
+            Self::Shell(line) => line.clone(),
+        };
+        line.truncate(line.floor_char_boundary(crate::limits::COMMAND_SHOWN_BYTES_MAX));
+        line
+    }
+}
+
 /// A command and its surroundings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExecSpec {
@@ -223,6 +236,12 @@ pub struct ProcessInfo {
     pub name: String,
     /// Its number inside the sandbox.
     pub pid: i32,
+    /// What was asked for, as one line, cut.
+    pub command: String,
+    /// When it started, in milliseconds since 1970.
+    pub started_ms: i64,
+    /// When it ended.
+    pub ended_ms: Option<i64>,
     /// Its state.
     pub status: ProcessStatus,
     /// How it ended.

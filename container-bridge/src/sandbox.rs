@@ -326,6 +326,7 @@ impl Sandbox {
         &self,
         url: &str,
         branch: Option<&str>,
+        depth: Option<u32>,
         target: &str,
         timeout: Duration,
     ) -> Result<Completed> {
@@ -335,6 +336,10 @@ impl Sandbox {
         let mut argv = vec!["git", "clone", "--quiet"];
         if let Some(branch) = branch {
             argv.extend(["--branch", branch]);
+        }
+        let depth = depth.map(|depth| depth.to_string());
+        if let Some(depth) = &depth {
+            argv.extend(["--depth", depth]);
         }
         argv.extend(["--", url, target]);
         let spec = ExecSpec::argv(argv).env("GIT_TERMINAL_PROMPT", "0").timeout(timeout);

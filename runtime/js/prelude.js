@@ -511,6 +511,7 @@ function makeEnv(outbound, triples, isTraced = false) {
       case "json": result = primordials.JSONParse(value); break;
       case "data": result = value.buffer; break;
       case "fetcher": result = fetchApi.makeFetcher(value); break;
+      case "sandboxes": result = load("ext:atoll/sandbox.js").makeSandboxes(value); break;
       case "kv": result = load("ext:atoll/kv.js").makeNamespace(value); break;
       case "loader": result = load("ext:atoll/loader.js").makeLoader(value); break;
       default: result = value;

@@ -323,7 +323,7 @@ const TRANSFER =
   "how to reload this Worker from scratch. Instead, have the parent Worker expose an entrypoint which constructs the " +
   "dynamic worker and forwards to it.";
 // Objects that are sent in parts.
-const HEADERS = 1, REGEXP = 2, BOXED = 3, DOM_EXCEPTION = 4, REQUEST = 6, RESPONSE = 7, READABLE = 8, WRITABLE = 9, SIGNAL = 10, BLOB = 11;
+const HEADERS = 1, REGEXP = 2, BOXED = 3, DOM_EXCEPTION = 4, REQUEST = 6, RESPONSE = 7, READABLE = 8, WRITABLE = 9, SIGNAL = 10, BLOB = 11, SANDBOXES = 12;
 
 const instance = (specifier, name, value) => {
   const prototype = host.wasLoaded(specifier)?.[name].prototype;
@@ -422,6 +422,8 @@ class Packing {
         abort: (reason) => writer.abort(reason),
       }];
     }
+    const sandboxes = host.wasLoaded("ext:atoll/sandbox.js")?.capabilityOf(value);
+    if (sandboxes !== undefined) return [SANDBOXES, makeService(() => sandboxes, false)];
     if (instance("ext:deno_web/09_file.js", "File", value)) return "File";
     if (instance("ext:deno_web/09_file.js", "Blob", value)) {
       const { getParts } = host.load("ext:deno_web/09_file.js");
@@ -521,6 +523,7 @@ function revive(kind, parts, bodyAt) {
       const { Blob } = host.load("ext:deno_web/09_file.js");
       return new Blob([parts[0]], { type: parts[1] });
     }
+    case SANDBOXES: return host.load("ext:atoll/sandbox.js").makeSandboxes(capabilityOf(parts));
     case REQUEST:
     case RESPONSE: return fetchApi.fromParts(kind === REQUEST, parts, bodyAt(parts.body));
     case READABLE: {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use atoll_bindings::seam::{EnvValue, GuestError, Headers};
+use atoll_bindings::seam::{ClientKind, EnvValue, GuestError, Headers};
 use bytes::Bytes;
 
 use crate::modules::string;
@@ -277,6 +277,9 @@ pub(crate) fn env_arguments<'s>(
                     EnvValue::Data(bytes) => ("data", uint8_array(scope, &bytes)?),
                     EnvValue::Fetcher(channel) => {
                         ("fetcher", number(scope, capability(Capability::Channel(channel))))
+                    }
+                    EnvValue::Client { kind: ClientKind::Sandboxes, channel } => {
+                        ("sandboxes", number(scope, capability(Capability::Channel(channel))))
                     }
                     EnvValue::Service(channel) => {
                         ("fetcher", number(scope, capability(Capability::Service(channel))))

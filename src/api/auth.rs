@@ -37,6 +37,7 @@ pub(super) fn authorize(config: &Config, headers: &HeaderMap, scope: Scope) -> R
             Scope::Read => "This token lacks the scope `read`.",
             Scope::Deploy => "This token lacks the scope `deploy`.",
             Scope::Execute => "This token lacks the scope `execute`.",
+            Scope::Sandbox => "This token lacks the scope `sandbox`.",
             Scope::Audit => "This token lacks the scope `audit`.",
         }));
     }

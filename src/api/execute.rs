@@ -41,6 +41,7 @@ use crate::dispatch::{Invocation, LogSink, Unanswered, Var};
 use crate::observe::Routed;
 use crate::problem::Problem;
 use crate::route::{Language, Need, Runtime};
+use crate::sandboxes::Outlet;
 use crate::server::body::ReplyBody;
 use crate::server::{Gateway, host_fault, limit_text};
 
@@ -115,6 +116,12 @@ struct ProcessOutput {
     stderr: String,
     /// Whether output was left out.
     truncated: bool,
+    /// Memory held over time.
+    memory_byte_seconds: u64,
+    /// Bytes sent into the sandbox for it.
+    bytes_in: u64,
+    /// Bytes received from the sandbox for it.
+    bytes_out: u64,
 }
 
 #[derive(Serialize)]
@@ -254,8 +261,9 @@ async fn prepare(
         .map_err(|error| deploy_problem(&error))?;
     // Parsing and stripping is work: not on the threads that move bytes.
     let (shared, payer, told) = (gateway.clone(), tenant.clone(), input.clone());
+    let outlet = outbound.clone().map(|channel| Outlet::new(channel, &tenant.name, id.clone()));
     let planned =
-        tokio::task::spawn_blocking(move || plan::plan(&shared, &payer, parsed, &checks, told)).await;
+        tokio::task::spawn_blocking(move || plan::plan(&shared, &payer, parsed, &checks, told, outlet)).await;
     let plan = planned.map_err(|error| Problem::internal(&error))??;
     tell(gateway, id, &plan);
     if !bound.is_empty() && plan.decision.runtime == Runtime::Sandbox {

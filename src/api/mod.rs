@@ -9,6 +9,8 @@ mod execute;
 mod input;
 mod kv;
 mod logs;
+mod query;
+pub(crate) mod sandboxes;
 mod workers;
 
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::hosts::Sandbox;
 use crate::problem::Problem;
 use crate::server::body::ReplyBody;
 use crate::server::{Gateway, Phase};
+use sandboxes::{Op, Target};
 
 /// The OpenAPI document.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -46,6 +49,7 @@ enum Action {
     Rollback,
     Scheduled,
     Logs,
+    Sandbox(Op),
     ListKv,
     DeleteKv,
     Audit,
@@ -82,45 +86,98 @@ const TABLE: &[Entry] = &[
     ("POST", "/v1/workers/{name}/rollback", Action::Rollback, Some(Scope::Deploy)),
     ("POST", "/v1/workers/{name}/scheduled", Action::Scheduled, Some(Scope::Deploy)),
     ("GET", "/v1/workers/{name}/logs", Action::Logs, Some(Scope::Read)),
+    ("GET", "/v1/sandboxes", Action::Sandbox(Op::List), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}", Action::Sandbox(Op::Look), SANDBOX),
+    ("PUT", "/v1/sandboxes/{user}", Action::Sandbox(Op::Make), SANDBOX),
+    ("DELETE", "/v1/sandboxes/{user}", Action::Sandbox(Op::End), SANDBOX),
+    ("POST", "/v1/sandboxes/{user}/exec", Action::Sandbox(Op::Exec), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}/processes", Action::Sandbox(Op::Processes), SANDBOX),
+    ("POST", "/v1/sandboxes/{user}/processes", Action::Sandbox(Op::StartProcess), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}/processes/{process}", Action::Sandbox(Op::Process), SANDBOX),
+    ("DELETE", "/v1/sandboxes/{user}/processes/{process}", Action::Sandbox(Op::KillProcess), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}/processes/{process}/logs", Action::Sandbox(Op::Logs), SANDBOX),
+    ("POST", "/v1/sandboxes/{user}/processes/{process}/wait", Action::Sandbox(Op::Wait), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}/files", Action::Sandbox(Op::ReadFile), SANDBOX),
+    ("PUT", "/v1/sandboxes/{user}/files", Action::Sandbox(Op::WriteFile), SANDBOX),
+    ("DELETE", "/v1/sandboxes/{user}/files", Action::Sandbox(Op::DeleteFile), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}/files/list", Action::Sandbox(Op::ListFiles), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}/files/stat", Action::Sandbox(Op::StatFile), SANDBOX),
+    ("POST", "/v1/sandboxes/{user}/files/mkdir", Action::Sandbox(Op::MakeDirectory), SANDBOX),
+    ("POST", "/v1/sandboxes/{user}/files/rename", Action::Sandbox(Op::RenameFile), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}/files/watch", Action::Sandbox(Op::WatchFiles), SANDBOX),
+    ("POST", "/v1/sandboxes/{user}/git/checkout", Action::Sandbox(Op::GitCheckout), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}/sessions", Action::Sandbox(Op::Sessions), SANDBOX),
+    ("POST", "/v1/sandboxes/{user}/sessions", Action::Sandbox(Op::MakeSession), SANDBOX),
+    ("DELETE", "/v1/sandboxes/{user}/sessions/{session}", Action::Sandbox(Op::EndSession), SANDBOX),
+    ("POST", "/v1/sandboxes/{user}/sessions/{session}/exec", Action::Sandbox(Op::SessionExec), SANDBOX),
+    ("PUT", "/v1/sandboxes/{user}/env", Action::Sandbox(Op::SetEnv), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}/ports", Action::Sandbox(Op::Ports), SANDBOX),
+    ("PUT", "/v1/sandboxes/{user}/ports/{port}", Action::Sandbox(Op::Expose), SANDBOX),
+    ("DELETE", "/v1/sandboxes/{user}/ports/{port}", Action::Sandbox(Op::Hide), SANDBOX),
+    ("POST", "/v1/sandboxes/{user}/ports/{port}/wait", Action::Sandbox(Op::WaitPort), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}/snapshot", Action::Sandbox(Op::Snapshot), SANDBOX),
+    ("POST", "/v1/sandboxes/{user}/restore", Action::Sandbox(Op::Restore), SANDBOX),
+    ("GET", "/v1/sandboxes/{user}/usage", Action::Sandbox(Op::Usage), SANDBOX),
     ("GET", "/v1/kv", Action::ListKv, Some(Scope::Read)),
     ("DELETE", "/v1/kv/{name}", Action::DeleteKv, Some(Scope::Deploy)),
     ("GET", "/v1/audit", Action::Audit, Some(Scope::Audit)),
 ];
 
-/// Paths that take more than one method, for `Allow`.
-fn allow(pattern: &str) -> &'static str {
-    match pattern {
-        "/v1/workers/{name}" => "GET, HEAD, PUT, DELETE",
-        "/v1/kv/{name}" => "DELETE",
-        "/v1/execute" | "/v1/workers/{name}/rollback" | "/v1/workers/{name}/scheduled" => "POST",
-        _ => "GET, HEAD",
+/// Its right reaches files and processes, which no other scope does.
+const SANDBOX: Option<Scope> = Some(Scope::Sandbox);
+
+/// The methods of a path, for `Allow`.
+fn allow(pattern: &str) -> String {
+    let mut methods: Vec<&str> = Vec::new();
+    for (method, ..) in TABLE.iter().filter(|entry| entry.1 == pattern) {
+        methods.push(method);
+        // HEAD is GET without its body, which the HTTP library leaves out.
+        if *method == "GET" {
+            methods.push("HEAD");
+        }
+    }
+    methods.join(", ")
+}
+
+/// What stands in the path where the pattern has names in braces, in order and as it was sent, if the path matches. A name is
+/// one segment, and never empty.
+fn matches<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
+    let mut names = Vec::new();
+    let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return Some(names),
+            (Some(wanted), Some(given)) if wanted.starts_with('{') && !given.is_empty() => names.push(given),
+            (Some(wanted), Some(given)) if wanted == given => {}
+            _ => return None,
+        }
     }
 }
 
-/// The part of the path that stands where the pattern says `{name}`, if the path matches.
-fn matches<'a>(pattern: &str, path: &'a str) -> Option<Option<&'a str>> {
-    let Some((front, back)) = pattern.split_once("{name}") else {
-        return (pattern == path).then_some(None);
-    };
-    let name = path.strip_prefix(front)?.strip_suffix(back)?;
-    (!name.is_empty() && !name.contains('/')).then_some(Some(name))
-}
+type Found<'a> = (Action, Option<Scope>, Vec<&'a str>);
 
-fn find<'a>(method: &str, path: &'a str) -> Result<(Action, Option<Scope>, Option<&'a str>), Problem> {
-    // HEAD is GET without its body, which the HTTP library leaves out.
+fn find<'a>(method: &str, path: &'a str) -> Result<Found<'a>, Problem> {
     let method = if method == "HEAD" { "GET" } else { method };
     let mut other = None;
     for &(candidate, pattern, action, scope) in TABLE {
-        let Some(name) = matches(pattern, path) else { continue };
+        let Some(names) = matches(pattern, path) else { continue };
         if candidate == method {
-            return Ok((action, scope, name));
+            return Ok((action, scope, names));
         }
         other = Some(pattern);
     }
     Err(match other {
-        Some(pattern) => Problem::method_not_allowed(allow(pattern)),
+        Some(pattern) => Problem::method_not_allowed(&allow(pattern)),
         None => Problem::not_found("There is nothing here."),
     })
+}
+
+/// What a worker asks of its sandboxes: the same paths, and no others.
+fn find_sandbox(method: &str, path: &str) -> Result<Target, Problem> {
+    match find(method, path)? {
+        (Action::Sandbox(op), _, names) => Target::new(op, &names),
+        _ => Err(Problem::not_found("There is nothing here.")),
+    }
 }
 
 /// Answers a request to the gateway itself.
@@ -129,7 +186,7 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
     let path = request.uri().path().to_owned();
-    let (action, scope, name) = find(request.method().as_str(), &path)?;
+    let (action, scope, names) = find(request.method().as_str(), &path)?;
     let Some(scope) = scope else { return open(gateway, action).await };
     let tenant = auth::authorize(&gateway.config, request.headers(), scope)?;
     if action == Action::Execute {
@@ -141,12 +198,17 @@ pub(crate) async fn answer(
     if action == Action::ListWorkers {
         return workers::list(gateway, &tenant).await;
     }
+    if let Action::Sandbox(op) = action {
+        return sandboxes::http(gateway, &tenant, Target::new(op, &names)?, request).await;
+    }
     match action {
         Action::ListKv => return kv::list(gateway, &tenant).await,
-        Action::DeleteKv => return kv::delete(gateway, &tenant, name.unwrap_or_default()).await,
+        Action::DeleteKv => {
+            return kv::delete(gateway, &tenant, names.first().copied().unwrap_or_default()).await;
+        }
         _ => {}
     }
-    let name = name.and_then(Name::parse).ok_or_else(|| {
+    let name = names.first().and_then(|name| Name::parse(name)).ok_or_else(|| {
         Problem::unprocessable(
             "worker_name",
             "A worker's name is a lower-case DNS label of at most 63 bytes.",
@@ -285,30 +347,43 @@ mod tests {
 
     #[test]
     fn allow_names_the_methods_of_the_table() {
-        for (_, pattern, ..) in TABLE {
-            let methods: Vec<&str> =
-                TABLE.iter().filter(|entry| entry.1 == *pattern).map(|entry| entry.0).collect();
-            let allowed: Vec<&str> = allow(pattern).split(", ").filter(|method| *method != "HEAD").collect();
-            assert_eq!(methods, allowed, "{pattern}");
-        }
+        assert_eq!(allow("/v1/workers/{name}"), "GET, HEAD, PUT, DELETE");
+        assert_eq!(allow("/v1/execute"), "POST");
+        let problem = find("PATCH", "/v1/sandboxes/a/files").unwrap_err().response();
+        assert_eq!(problem.headers()["allow"], "GET, HEAD, PUT, DELETE");
     }
 
     #[test]
     fn paths_lead_to_actions() {
+        let sandbox = Action::Sandbox;
         for (method, path, expected) in [
-            ("GET", "/healthz", Ok((Action::Health, None))),
-            ("HEAD", "/healthz", Ok((Action::Health, None))),
-            ("PUT", "/v1/workers/a", Ok((Action::PutWorker, Some("a")))),
-            ("GET", "/v1/workers/a/logs", Ok((Action::Logs, Some("a")))),
+            ("GET", "/healthz", Ok((Action::Health, vec![]))),
+            ("HEAD", "/healthz", Ok((Action::Health, vec![]))),
+            ("PUT", "/v1/workers/a", Ok((Action::PutWorker, vec!["a"]))),
+            ("GET", "/v1/workers/a/logs", Ok((Action::Logs, vec!["a"]))),
+            ("POST", "/v1/sandboxes/a/exec", Ok((sandbox(Op::Exec), vec!["a"]))),
+            ("GET", "/v1/sandboxes/a%2Fb/files/list", Ok((sandbox(Op::ListFiles), vec!["a%2Fb"]))),
+            ("DELETE", "/v1/sandboxes/a/processes/p", Ok((sandbox(Op::KillProcess), vec!["a", "p"]))),
+            (
+                "POST",
+                "/v1/sandboxes/../sessions/{session}/exec",
+                Ok((sandbox(Op::SessionExec), vec!["..", "{session}"])),
+            ),
             ("POST", "/v1/workers", Err(405)),
             ("PATCH", "/v1/workers/a", Err(405)),
+            ("GET", "/v1/sandboxes/a/exec", Err(405)),
             ("GET", "/v1/workers/a/b", Err(404)),
             ("GET", "/v1/workers//logs", Err(404)),
             ("GET", "/v1/workers/", Err(404)),
+            ("GET", "/v1/sandboxes/a/", Err(404)),
+            ("GET", "/v1/sandboxes/a/files/x", Err(404)),
+            ("GET", "//v1/sandboxes", Err(404)),
             ("GET", "/v2", Err(404)),
         ] {
-            let found = find(method, path).map(|(action, _, name)| (action, name));
+            let found = find(method, path).map(|(action, _, names)| (action, names));
             assert_eq!(found.map_err(|problem| problem.status().as_u16()), expected, "{method} {path}");
         }
+        assert!(find_sandbox("GET", "/v1/sandboxes").is_ok());
+        assert_eq!(find_sandbox("GET", "/v1/workers").unwrap_err().status(), StatusCode::NOT_FOUND);
     }
 }

@@ -12,6 +12,7 @@
 
 mod kv;
 mod logger;
+mod sandbox;
 mod service;
 
 use std::collections::BTreeMap;
@@ -26,9 +27,11 @@ pub use service::{CallerPattern, Services};
 pub(crate) use service::CALLERS_MAX;
 
 use crate::config::{Name, Tenant};
+use crate::deploy::outbound::Outbound;
 use crate::deploy::{DeployError, invalid};
 use crate::dispatch::trace::Trace;
 use crate::kv::Kv;
+use crate::sandboxes::Sandboxes;
 
 /// Bindings of one deployment.
 pub const BINDINGS_MAX: usize = 100;
@@ -39,6 +42,8 @@ pub const BINDINGS_MAX: usize = 100;
 pub enum Binding {
     /// Structured log lines.
     Logger(logger::Logger),
+    /// Linux sandboxes of the tenant's users.
+    Sandbox(sandbox::Sandbox),
     /// Another deployed worker.
     Service(service::Service),
     /// A namespace of the key-value store.
@@ -47,9 +52,10 @@ pub enum Binding {
 
 impl Binding {
     /// Refuses what makes no sense, or what this tenant may not have.
-    fn check(&self, _place: &Place<'_>) -> Result<(), DeployError> {
+    fn check(&self, place: &Place<'_>) -> Result<(), DeployError> {
         match self {
             Self::Logger(logger) => logger.check(),
+            Self::Sandbox(sandbox) => sandbox.check(place),
             Self::Service(service) => service.check(),
             Self::Kv(kv) => kv.check(),
         }
@@ -59,6 +65,7 @@ impl Binding {
     fn bind(&self, place: &Place<'_>) -> Arc<dyn Bound> {
         match self {
             Self::Logger(logger) => logger.bind(),
+            Self::Sandbox(sandbox) => sandbox.bind(place),
             Self::Service(service) => service.bind(place),
             Self::Kv(kv) => kv.bind(place),
         }
@@ -67,7 +74,7 @@ impl Binding {
     /// Makes what it names, where that is not there before it is first named.
     async fn prepare(&self, place: &Place<'_>) -> Result<(), DeployError> {
         match self {
-            Self::Logger(_) | Self::Service(_) => Ok(()),
+            Self::Logger(_) | Self::Service(_) | Self::Sandbox(_) => Ok(()),
             Self::Kv(kv) => kv.prepare(place).await,
         }
     }
@@ -86,6 +93,10 @@ pub struct Place<'a> {
     pub tenant: &'a Tenant,
     /// The worker's name, or an execution's id.
     pub worker: &'a str,
+    /// The server's sandboxes, if it has any.
+    pub(crate) sandboxes: Option<&'a Arc<Sandboxes>>,
+    /// What makes channels to the outside.
+    pub(crate) outbound: &'a Outbound,
     /// What leads to other workers.
     pub services: &'a Arc<Services>,
     /// The key-value store.

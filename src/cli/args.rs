@@ -1,5 +1,7 @@
 //! The command line: every command, flag and help text.
 
+pub(crate) mod sandbox;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -34,6 +36,9 @@ pub(crate) enum Command {
     /// Look after deployed workers
     #[command(subcommand)]
     Workers(Workers),
+    /// Use Linux sandboxes on a server: run commands, move files, look at processes
+    #[command(subcommand)]
+    Sandbox(sandbox::Sandbox),
     /// Check the audit log, or read records of it
     #[command(subcommand)]
     Audit(Audit),
@@ -595,6 +600,10 @@ mod tests {
             &["atoll", "run", "x", "--input", "1", "--request", "GET /"],
             &["atoll", "serve", "--tls-cert", "c"],
             &["atoll", "route", "explain"],
+            &["atoll", "sandbox", "exec", "ann"],
+            &["atoll", "sandbox", "exec", "ann", "--id", "x", "--", "true"],
+            &["atoll", "sandbox", "exec", "ann", "-i", "-d", "--", "true"],
+            &["atoll", "sandbox", "expose", "ann", "70000"],
             &["atoll", "route", "explain", "x", "--needs", "luck"],
             &["atoll", "route", "explain", "x", "--language", "cobol"],
         ] {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri, header};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -11,6 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::args::Remote;
 use super::exit::{Failure, Kind, Result};
@@ -22,7 +25,7 @@ const ANSWER_SECONDS_MAX: u64 = 1_000;
 
 /// A server and the right to use it.
 pub(crate) struct Api {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, UploadBody>,
     base: String,
     token: String,
 }
@@ -53,7 +56,12 @@ impl Api {
 
     /// One call; JSON in and out. An error answer is a [`Failure`].
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        let answer = self.send(method, path, "application/json", body).await?;
+        self.upload(method, path, body.map_or_else(Upload::nothing, Upload::json)).await
+    }
+
+    /// The same with any body.
+    pub(crate) async fn upload(&self, method: Method, path: &str, upload: Upload) -> Result<Value> {
+        let answer = self.send(method, path, "application/json", upload).await?;
         let status = answer.status();
         let bytes = read(answer).await?;
         if !status.is_success() {
@@ -69,13 +77,24 @@ impl Api {
     }
 
     /// One call whose answer is a stream of server-sent events; each event's data is given to `each`.
-    pub(crate) async fn events(&self, path: &str, mut each: impl FnMut(&str)) -> Result<()> {
-        let answer = self.send(Method::GET, path, "text/event-stream", None).await?;
-        let status = answer.status();
-        if !status.is_success() {
-            return Err(problem(status, &read(answer).await?));
-        }
-        let mut body = answer.into_body();
+    pub(crate) async fn events(&self, path: &str, each: impl FnMut(&str)) -> Result<()> {
+        let answer = self.send(Method::GET, path, "text/event-stream", Upload::nothing()).await?;
+        self.read_events(answer, each).await
+    }
+
+    /// The same for a call with a body.
+    pub(crate) async fn upload_events(
+        &self,
+        path: &str,
+        upload: Upload,
+        each: impl FnMut(&str),
+    ) -> Result<()> {
+        let answer = self.send(Method::POST, path, "text/event-stream", upload).await?;
+        self.read_events(answer, each).await
+    }
+
+    async fn read_events(&self, answer: Response<Incoming>, mut each: impl FnMut(&str)) -> Result<()> {
+        let mut body = succeeded(answer).await?;
         let mut lines = EventData::default();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| self.unreachable(&error))?;
@@ -86,12 +105,17 @@ impl Api {
         Ok(())
     }
 
+    /// One call whose answer is bytes.
+    pub(crate) async fn download(&self, path: &str) -> Result<Incoming> {
+        succeeded(self.send(Method::GET, path, "*/*", Upload::nothing()).await?).await
+    }
+
     async fn send(
         &self,
         method: Method,
         path: &str,
         accept: &str,
-        body: Option<&Value>,
+        upload: Upload,
     ) -> Result<Response<Incoming>> {
         let mut request = Request::builder()
             .method(method)
@@ -99,12 +123,11 @@ impl Api {
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
             .header(header::ACCEPT, accept)
             .header(header::USER_AGENT, concat!("atoll/", env!("CARGO_PKG_VERSION")));
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        if let Some(media_type) = upload.media_type {
+            request = request.header(header::CONTENT_TYPE, media_type);
         }
-        let body = body.map_or_else(Bytes::new, |value| value.to_string().into());
         let request = request
-            .body(Full::new(body))
+            .body(upload.body)
             .map_err(|error| Failure::usage(format!("cannot make the request: {error}")))?;
         let timeout = Duration::from_secs(ANSWER_SECONDS_MAX);
         match tokio::time::timeout(timeout, self.client.request(request)).await {
@@ -122,6 +145,76 @@ impl Api {
         Failure::new(Kind::Unreachable, format!("cannot reach {}: {cause}", self.base))
             .hint("is the server running there? set ATOLL_URL or --url; `atoll serve` starts one")
     }
+}
+
+type UploadBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Pieces of a file that wait for the network.
+const PIECES_WAITING_MAX: usize = 2;
+/// Largest piece of a file that is read at once, in bytes.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+
+/// What a call sends.
+pub(crate) struct Upload {
+    media_type: Option<&'static str>,
+    body: UploadBody,
+}
+
+impl Upload {
+    fn nothing() -> Self {
+        Self { media_type: None, body: whole(Bytes::new()) }
+    }
+
+    /// A JSON value.
+    pub(crate) fn json(value: &Value) -> Self {
+        Self { media_type: Some("application/json"), body: whole(value.to_string().into()) }
+    }
+
+    /// Bytes, as they can be read: by a thread of their own, as standard input may say nothing for long.
+    pub(crate) fn reading(mut source: impl std::io::Read + Send + 'static) -> Self {
+        let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; PIECE_BYTES_MAX];
+            loop {
+                let piece = match source.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(length) => Ok(Bytes::copy_from_slice(&buffer[..length])),
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    Err(error) => Err(error),
+                };
+                let last = piece.is_err();
+                if sender.blocking_send(piece).is_err() || last {
+                    return;
+                }
+            }
+        });
+        Self { media_type: Some("application/octet-stream"), body: UploadBody::new(Pieces(receiver)) }
+    }
+}
+
+fn whole(bytes: Bytes) -> UploadBody {
+    UploadBody::new(Full::new(bytes).map_err(|never| match never {}))
+}
+
+/// A body from a thread that reads.
+struct Pieces(mpsc::Receiver<std::io::Result<Bytes>>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+/// The body of a success; an error answer is a [`Failure`].
+async fn succeeded(answer: Response<Incoming>) -> Result<Incoming> {
+    let status = answer.status();
+    if status.is_success() { Ok(answer.into_body()) } else { Err(problem(status, &read(answer).await?)) }
 }
 
 async fn read(answer: Response<Incoming>) -> Result<Bytes> {
@@ -144,7 +237,9 @@ fn problem(status: StatusCode, body: &[u8]) -> Failure {
     let (kind, hint) = match status.as_u16() {
         401 => (Kind::Refused, Some("check ATOLL_TOKEN: the server's configuration must hold its hash")),
         403 => (Kind::Refused, Some("this token may not do that; ask the operator for one with the scope")),
-        404 => (Kind::Refused, Some("`atoll workers list` shows what is deployed")),
+        404 if text("code").is_empty() || text("code") == "not_found" => {
+            (Kind::Refused, Some("`atoll workers list` shows what is deployed"))
+        }
         429 => (Kind::Refused, Some("the tenant's allowance is used up; try again in a while")),
         503 => (Kind::Refused, Some("the server is overloaded or not ready; try again in a while")),
         400..=499 => (Kind::Refused, None),

@@ -42,12 +42,14 @@ pub(crate) struct Failure {
     pub(crate) hint: Option<String>,
     /// The message was printed already, with the rest of the output.
     pub(crate) silent: bool,
+    /// The exit code of a command that ran elsewhere, in place of the kind's.
+    passed: Option<u8>,
 }
 
 impl Failure {
     /// A failure with a message.
     pub(crate) fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string(), hint: None, silent: false }
+        Self { kind, message: message.to_string(), hint: None, silent: false, passed: None }
     }
 
     /// The caller's mistake.
@@ -64,7 +66,17 @@ impl Failure {
 
     /// Only the exit code is left to say.
     pub(crate) fn silent(kind: Kind) -> Self {
-        Self { kind, message: String::new(), hint: None, silent: true }
+        Self { kind, message: String::new(), hint: None, silent: true, passed: None }
+    }
+
+    /// A command that ran elsewhere ended so; it said itself why.
+    pub(crate) fn exit(code: u8) -> Self {
+        Self { passed: Some(code), ..Self::silent(Kind::Guest) }
+    }
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        self.passed.unwrap_or(self.kind as u8)
     }
 
     /// The kind of failure that an outcome's code stands for; `None` if it is no failure.
@@ -83,7 +95,7 @@ impl Failure {
         if !self.silent {
             super::output::error(&self.message, self.hint.as_deref());
         }
-        ExitCode::from(self.kind as u8)
+        ExitCode::from(self.code())
     }
 }
 

@@ -14,6 +14,7 @@ mod package;
 mod remote;
 mod route;
 mod run;
+mod sandbox;
 mod serve;
 mod token;
 
@@ -45,6 +46,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Deploy(args) => block_on(remote::deploy(args)),
         Command::Execute(args) => block_on(remote::execute(args)),
         Command::Workers(args) => block_on(remote::workers(args)),
+        Command::Sandbox(command) => block_on(sandbox::sandbox(command)),
         Command::Audit(command) => block_on(audit::audit(command)),
         Command::Route(command) => route::route(command),
         Command::Init(args) => init::init(&args),

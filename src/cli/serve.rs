@@ -97,20 +97,17 @@ pub(crate) async fn start(config: Config, format: LogFormat, filter: &str) -> Re
     if config.require_sandbox {
         engine.require_sandbox().await?;
     }
-    let sandboxes = match &config.sandbox {
-        None => None,
-        Some(sandbox) => {
-            Some(Arc::new(Sandboxes::start(sandbox, &config.data_dir).await.map_err(|error| {
-                Failure::usage(format!("sandboxes cannot be had: {error}"))
-                    .hint("leave [sandbox] out of the configuration, or see \"Sandboxes\" in the README")
-            })?))
-        }
-    };
+    let sandboxes = Sandboxes::start(&config, observer.clone()).await.map_err(|error| {
+        Failure::usage(format!("sandboxes cannot be had: {error}"))
+            .hint("leave [sandbox] out of the configuration, or see \"Sandboxes\" in the README")
+    })?;
+    let sandboxes = sandboxes.map(Arc::new);
     let runner = sandboxes.clone().map(|sandboxes| sandboxes as Arc<dyn StepRunner>);
-    let server =
-        Server::start_with(config, engine.clone(), observer.clone(), runner).await.map_err(|error| {
-            Failure::usage(error).hint("change it with --listen, --data-dir or the configuration file")
-        })?;
+    let started =
+        Server::start_with(config, engine.clone(), observer.clone(), runner, sandboxes.clone()).await;
+    let server = started.map_err(|error| {
+        Failure::usage(error).hint("change it with --listen, --data-dir or the configuration file")
+    })?;
     tokio::spawn(take_over_numbers(engine.clone(), observer, server.audit()));
     for address in server.addresses() {
         tracing::info!(%address, "listening");

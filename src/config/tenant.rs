@@ -20,8 +20,15 @@ pub enum Scope {
     Deploy,
     /// `POST /v1/execute`.
     Execute,
+    /// `/v1/sandboxes`.
+    Sandbox,
     /// Read the tenant's own records of the audit log.
     Audit,
+}
+
+impl Scope {
+    /// All of them: what a token has that names none.
+    pub const ALL: [Self; 5] = [Self::Read, Self::Deploy, Self::Execute, Self::Sandbox, Self::Audit];
 }
 
 /// A bearer token as the gateway knows it: never the token, only its SHA-256.
@@ -138,7 +145,7 @@ impl RawTenant {
 impl RawToken {
     fn check(self, key: &str) -> Result<Token, ConfigError> {
         let (hex, scopes) = match self {
-            Self::Hash(hex) => (hex, vec![Scope::Read, Scope::Deploy, Scope::Execute, Scope::Audit]),
+            Self::Hash(hex) => (hex, Scope::ALL.to_vec()),
             Self::Scoped { sha256, scopes } => (sha256, scopes),
         };
         let sha256 = parse_hex(&hex).ok_or_else(|| ConfigError::Value {

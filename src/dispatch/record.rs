@@ -93,7 +93,9 @@ impl Record {
         self.limits = Some(start.limits);
         let fetch = start.outbound.iter().map(|channel| format!("fetch:{}", channel.name()));
         let named = start.env.iter().filter_map(|(name, grant)| match grant {
-            Grant::Channel(channel) | Grant::Kv(channel) => Some(format!("{name}:{}", channel.name())),
+            Grant::Channel(channel) | Grant::Kv(channel) | Grant::Client(_, channel) => {
+                Some(format!("{name}:{}", channel.name()))
+            }
             Grant::Service(service) => Some(format!("{name}:{}", service.name())),
             Grant::Loader { .. } => Some(format!("{name}:loader")),
             Grant::Text(_) | Grant::Json(_) | Grant::Data(_) => None,
@@ -104,7 +106,7 @@ impl Record {
         self.about.granted = granted;
     }
 
-    /// The same for a step in a sandbox, which is given nothing.
+    /// The same for a step in a sandbox; what it reaches through its way out is told by itself.
     pub(crate) fn runs_step(&mut self, code: String, limits: Limits) {
         self.about.code = Some(code);
         self.limits = Some(limits);

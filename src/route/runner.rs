@@ -15,6 +15,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+pub use crate::sandboxes::Outlet;
+
 /// Outputs that wait for a slow reader; a runner that finds the queue full waits, and with it the step.
 pub const OUTPUTS_WAITING_MAX: usize = 64;
 /// Largest piece of output, in bytes.
@@ -45,8 +47,8 @@ pub struct SandboxStep {
     pub env: Vec<(String, String)>,
     /// Bounds.
     pub limits: StepLimits,
-    /// `host:port` or `host` patterns that it may reach through the gateway; empty is no network.
-    pub outbound: Vec<String>,
+    /// What it may reach through the gateway; `None` is no network.
+    pub egress: Option<Outlet>,
 }
 
 /// Bounds of one step. Reaching one ends its whole process tree.
@@ -112,10 +114,16 @@ pub struct StepUsage {
     pub wall_us: u64,
     /// Part of it until the step's process started, in microseconds.
     pub start_us: u64,
+    /// Memory held over time, in byte-seconds.
+    pub memory_byte_seconds: u64,
     /// Largest memory, in bytes; 0 if unknown.
     pub memory_bytes_peak: u64,
     /// Output written, in bytes, dropped bytes included.
     pub output_bytes: u64,
+    /// Bytes sent into the sandbox for it.
+    pub bytes_in: u64,
+    /// Bytes received from the sandbox for it.
+    pub bytes_out: u64,
 }
 
 /// A step that ran to its end.

@@ -81,6 +81,49 @@ impl Body for ReplyBody {
     }
 }
 
+/// A body that tells the length of each piece; what `watch` holds lives as long as the body does.
+pub struct Watched<B, F> {
+    body: Pin<Box<B>>,
+    watch: F,
+}
+
+impl<B, F> Watched<B, F> {
+    /// Around a body.
+    pub fn new(body: B, watch: F) -> Self {
+        Self { body: Box::pin(body), watch }
+    }
+}
+
+impl<B, F> Body for Watched<B, F>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+    F: FnMut(u64) + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = std::task::ready!(self.body.as_mut().poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            (self.watch)(bytes);
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// What is wrong with a client's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyFault {

@@ -12,6 +12,7 @@ mod cron;
 mod guard;
 mod head;
 mod headers;
+mod preview;
 mod serve;
 mod socket;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atoll_bindings::crossing::Witness;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -56,6 +58,7 @@ use crate::kv::{Kv, KvError};
 use crate::observe::Observer;
 use crate::route::runner::StepRunner;
 use crate::router::Routes;
+use crate::sandboxes::Sandboxes;
 use crate::store::{Store, StoreError};
 use tls::Tls;
 
@@ -113,6 +116,8 @@ pub(crate) struct Gateway {
     pub(crate) deployer: Deployer,
     pub(crate) draining: watch::Receiver<Phase>,
     pub(crate) steps: Steps,
+    /// The container sandboxes; `None` if there are none.
+    pub(crate) sandboxes: Option<Arc<Sandboxes>>,
 }
 
 impl Gateway {
@@ -150,23 +155,27 @@ impl Server {
         isolates: Arc<dyn Isolates>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
-        Self::start_with(config, isolates, observer, None).await
+        Self::start_with(config, isolates, observer, None, None).await
     }
 
-    /// The same with something that runs steps in sandboxes.
+    /// The same with something that runs steps in sandboxes, and with the sandboxes themselves.
     pub async fn start_with(
         config: Config,
         isolates: Arc<dyn Isolates>,
         observer: Arc<dyn Observer>,
         runner: Option<Arc<dyn StepRunner>>,
+        sandboxes: Option<Arc<Sandboxes>>,
     ) -> Result<Self, StartError> {
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&config.data_dir).await?;
         let kv = Kv::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
         let audit = audit(&config).await.map_err(StartError::Audit)?;
-        let witness =
+        let witness: Arc<dyn Witness> =
             Arc::new(crate::observe::Crossings { observer: observer.clone(), audit: audit.clone() });
+        if let Some(sandboxes) = &sandboxes {
+            sandboxes.tell_to(witness.clone());
+        }
         let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
         let admission = Admission::new(config.admission, policies, audit.clone());
         let services = Services {
@@ -175,7 +184,7 @@ impl Server {
             observer: observer.clone(),
             isolates: isolates.clone(),
         };
-        let deployer = Deployer::new(&config, store, kv, services, witness)?;
+        let deployer = Deployer::new(&config, store, kv, services, witness, sandboxes.clone())?;
         deployer.restore().await?;
         let (phase, draining) = watch::channel(Phase::Serving);
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);
@@ -191,6 +200,7 @@ impl Server {
             deployer,
             draining,
             steps,
+            sandboxes,
         });
         let mut server = Self {
             addresses: Vec::new(),

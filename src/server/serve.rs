@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::body::{ClientBody, FaultCell, ReplyBody};
 use super::conn::Peer;
 use super::guard::{REFUSED_METHOD, verdict};
-use super::{Gateway, headers, socket};
+use super::{Gateway, headers, preview, socket};
 use crate::admission::Kind;
 use crate::dispatch::logs::WorkerLogs;
 use crate::dispatch::record::{Record, Traffic};
@@ -52,6 +52,10 @@ async fn answer(
             Some(deployment) => (Some(deployment), 0),
             None => return crate::api::answer(gateway, request).await,
         },
+        Route::Preview { token, strip } => {
+            let token = token.to_owned();
+            return preview::answer(gateway, peer, (&token, strip), &authority, request).await;
+        }
         Route::Gateway => return crate::api::answer(gateway, request).await,
     };
     let deployment = deployment
@@ -162,6 +166,14 @@ async fn worker(
     Ok(client_response(response, invocation, head_only, traffic))
 }
 
+/// What the other side is asked for: the path without its first `strip` bytes, and the query.
+pub(super) fn target(uri: &Uri, strip: usize) -> Result<PathAndQuery, Problem> {
+    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let target = target.get(strip..).unwrap_or_default();
+    let target = if target.starts_with('/') { target.parse() } else { format!("/{target}").parse() };
+    target.map_err(|_| Problem::bad_request("The URL is malformed."))
+}
+
 /// The request as the guest sees it, and where a fault of its body will be seen.
 async fn guest_request(
     gateway: &Gateway,
@@ -172,14 +184,11 @@ async fn guest_request(
     traffic: &Arc<Traffic>,
 ) -> Result<(Request<RequestBody>, FaultCell), Problem> {
     let (mut parts, body) = request.into_parts();
-    let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let target = target.get(strip..).unwrap_or_default();
-    let target = if target.starts_with('/') { target.parse() } else { format!("/{target}").parse() };
     let mut uri = http::uri::Parts::default();
     let scheme = if peer.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP };
     uri.scheme = Some(scheme);
     uri.authority = Some(authority.clone());
-    uri.path_and_query = Some(target.map_err(|_| Problem::bad_request("The URL is malformed."))?);
+    uri.path_and_query = Some(target(&parts.uri, strip)?);
     parts.uri = Uri::from_parts(uri).map_err(|_| Problem::bad_request("The URL is malformed."))?;
     headers::clean_request(&mut parts.headers, peer, authority);
     let limits = &gateway.config.http;

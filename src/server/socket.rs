@@ -50,7 +50,8 @@ impl Upgrade {
         self.accepted.load(Ordering::Acquire)
     }
 
-    fn accept(&self, socket: SocketFuture) {
+    /// What the client sends from here on is the socket's.
+    pub(super) fn accept(&self, socket: SocketFuture) {
         *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
         self.accepted.store(true, Ordering::Release);
     }

@@ -201,6 +201,40 @@ events! {
         metrics.route_rules.add(event.rule, 1);
     }
 
+    /// A container sandbox was made, refused, or is over, after using this much.
+    SandboxChanged<'a> "sandbox" at INFO {
+        /// Who pays.
+        tenant: &'a str as "atoll.tenant",
+        /// The tenant's user.
+        user: &'a str as "atoll.user",
+        /// Its name on this machine.
+        sandbox: &'a str as "atoll.sandbox",
+        /// `started`, why it ended, or the code with which it was refused.
+        what: &'static str as "atoll.sandbox_event",
+        /// CPU time.
+        cpu_us: u64 as "atoll.cpu_us",
+        /// Memory held over time.
+        memory_byte_seconds: u64 as "atoll.memory_byte_seconds",
+        /// Most memory at once.
+        memory_bytes_peak: u64 as "atoll.memory_bytes_peak",
+        /// Its life.
+        wall_us: u64 as "atoll.wall_us",
+        /// Bytes sent into it.
+        bytes_in: u64 as "atoll.bytes_in",
+        /// Bytes received from it.
+        bytes_out: u64 as "atoll.bytes_out",
+        /// How often it was used.
+        uses: u64 as "atoll.uses",
+    }
+    failure(event) (!matches!(event.what, "started" | "idle" | "lifetime" | "destroyed")).then_some(event.what);
+    measure(event, metrics) {
+        metrics.sandboxes.add(event.what, 1);
+        metrics.sandbox_cpu_us.add("", event.cpu_us);
+        metrics.sandbox_memory_byte_seconds.add("", event.memory_byte_seconds);
+        metrics.sandbox_bytes.add("in", event.bytes_in);
+        metrics.sandbox_bytes.add("out", event.bytes_out);
+    }
+
     /// An isolate host's process is ready for work.
     HostStarted<'a> "isolate host started" at INFO {
         /// Its process.

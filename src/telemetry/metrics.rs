@@ -202,6 +202,14 @@ metrics! {
     steps_routed: Counter("atoll_steps_routed_total", label "runtime", unit "{step}"),
     /// Steps by the rule that chose their runtime.
     route_rules: Counter("atoll_route_rules_total", label "rule", unit "{step}"),
+    /// Container sandboxes that were made, refused or ended, by what became of them.
+    sandboxes: Counter("atoll_sandboxes_total", label "event", unit "{sandbox}"),
+    /// CPU time of container sandboxes that are over.
+    sandbox_cpu_us: Counter("atoll_sandbox_cpu_microseconds_total", label "", unit "us"),
+    /// Memory that container sandboxes held over time, of those that are over.
+    sandbox_memory_byte_seconds: Counter("atoll_sandbox_memory_byte_seconds_total", label "", unit "By.s"),
+    /// Bytes into and out of container sandboxes that are over.
+    sandbox_bytes: Counter("atoll_sandbox_bytes_total", label "direction", unit "By"),
     /// Isolate host processes that became ready for work.
     hosts_started: Counter("atoll_isolate_hosts_started_total", label "", unit "{process}"),
     /// Isolate host processes replaced because isolates in them would not stop; also counted as lost.

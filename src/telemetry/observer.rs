@@ -9,8 +9,8 @@ use http::HeaderMap;
 
 use super::Telemetry;
 use super::events::{
-    AdmissionRefused, CapabilityUsed, HostCondemned, HostLost, HostStarted, InvocationFinished, StepRouted,
-    TenantPenalised,
+    AdmissionRefused, CapabilityUsed, HostCondemned, HostLost, HostStarted, InvocationFinished,
+    SandboxChanged, StepRouted, TenantPenalised,
 };
 use super::guest::GuestLine;
 use super::trace::{Span, TraceContext};
@@ -18,7 +18,7 @@ use crate::admission::Denied;
 use crate::audit::Audit;
 use crate::dispatch::trace::Trace;
 use crate::hosts::Penalty;
-use crate::observe::{Finished, HostEnd, HostEvent, Observer, Routed};
+use crate::observe::{Finished, HostEnd, HostEvent, Observer, Routed, SandboxEvent};
 
 /// Most sampled invocations whose span is remembered between begin and end; further ones are not traced.
 const SPANS_OPEN_MAX: usize = 10_000;
@@ -172,6 +172,23 @@ impl Observer for TelemetryObserver {
                 tenants: end.tenants,
             }),
         }
+    }
+
+    fn sandbox(&self, event: &SandboxEvent<'_>) {
+        let usage = &event.usage;
+        self.telemetry.emit(&SandboxChanged {
+            tenant: event.tenant,
+            user: event.user,
+            sandbox: event.sandbox,
+            what: event.what,
+            cpu_us: usage.cpu_us,
+            memory_byte_seconds: usage.memory_byte_seconds,
+            memory_bytes_peak: usage.memory_bytes_peak,
+            wall_us: usage.wall_us,
+            bytes_in: usage.bytes_in,
+            bytes_out: usage.bytes_out,
+            uses: usage.uses,
+        });
     }
 
     fn penalty(&self, tenant: &str, penalty: Penalty) {

@@ -11,8 +11,8 @@ use crate::support::client::{self, Answer};
 use crate::support::worker::{Request, Service, Worker};
 use crate::support::workerd::Workerd;
 
-/// Examples that are no worker of their own: a snippet for code mode, and a Rust program.
-const NOT_WORKERS: &[&str] = &["execute", "embed"];
+/// Examples with tests of their own: a snippet for code mode, a Rust program, and those that need a sandbox.
+const NOT_WORKERS: &[&str] = &["execute", "embed", "agent-js", "agent-python"];
 
 /// One request to an example and what its answer must be.
 struct Call {
@@ -178,6 +178,58 @@ async fn the_execute_example_gives_result_logs_and_usage() {
     assert!(answer["result"].is_object(), "{answer}");
     assert!(answer["logs"].is_array(), "{answer}");
     assert!(answer["usage"]["cpuUs"].as_u64() > Some(0), "{answer}");
+}
+
+/// Whether the programs that an agent runs are where a sandbox sees them; said aloud if not.
+fn has_programs(example: &str, programs: &[&str]) -> bool {
+    let missing =
+        |name: &&&str| !["/usr/bin", "/usr/local/bin"].iter().any(|dir| Path::new(dir).join(name).exists());
+    let missing: Vec<_> = programs.iter().filter(missing).collect();
+    if !missing.is_empty() {
+        eprintln!("SKIPPED: examples/{example} needs {missing:?} in /usr");
+    }
+    missing.is_empty()
+}
+
+fn check_report(report: &Value) {
+    assert_eq!(report["fibonacci"], 832_040, "{report}");
+    assert_eq!(
+        (&report["tests"]["success"], &report["tests"]["pass"]),
+        (&json!(true), &json!(2)),
+        "{report}"
+    );
+    assert!(report["usage"]["cpuMs"].as_u64() > Some(0), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_in_javascript_clones_installs_tests_and_reports() {
+    if !has_programs("agent-js", &["git", "node", "npm"]) {
+        return;
+    }
+    let Some(server) = crate::sandbox::plain().await else { return };
+    deploy(&server, "agent-js");
+    let answer = server.send("agent-js", &Request::new("GET", "/?user=ann")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    check_report(&answer.json());
+    server.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_in_python_clones_installs_tests_and_reports() {
+    if !has_programs("agent-python", &["git", "python3"]) {
+        return;
+    }
+    let Some(server) = crate::sandbox::plain().await else { return };
+    let output = Command::new("/usr/bin/python3")
+        .arg(folder("agent-python").join("agent.py"))
+        .arg("ann")
+        .env("ATOLL_URL", format!("http://{}", server.address()))
+        .env("ATOLL_TOKEN", TOKEN)
+        .output()
+        .expect("python runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    check_report(&serde_json::from_slice(&output.stdout).expect("a JSON report"));
+    server.finish();
 }
 
 fn check(example: &str, call: &Call, answer: &Answer) {

@@ -1,20 +1,61 @@
-//! Steps in container sandboxes, through `/v1/execute` of the real binary: real namespaces, processes and files.
+//! Sandboxes through the real binary: real namespaces, processes, files and sockets. Each test looks at its end that nothing is
+//! left of them: no process, mount, control group or file.
+
+mod api;
+mod bad;
+mod binding;
+mod cli;
+mod egress;
+mod preview;
+mod steps;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::atoll::{Atoll, Options};
+use crate::support::atoll::{Atoll, Options, TOKEN};
+use crate::support::client::{self, Answer};
+use crate::support::worker::Request;
+
+/// The configuration of most tests: small sandboxes.
+pub(crate) const CONFIG: &str = "sandbox = { memory_mib = 192, disk_mib = 64 }";
+/// How long the kernel may take to finish what is under way.
+const CLEAN: Duration = Duration::from_secs(20);
+
+/// A server that can make sandboxes.
+pub(crate) struct Server(Atoll);
+
+impl std::ops::Deref for Server {
+    type Target = Atoll;
+
+    fn deref(&self) -> &Atoll {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Atoll {
+        &mut self.0
+    }
+}
 
 /// A server with sandboxes, or `None` where this user cannot have any: said aloud, never as root.
-async fn with_sandboxes() -> Option<Atoll> {
-    let config = "sandbox = { memory_mib = 192, disk_mib = 64 }".into();
-    let atoll = Atoll::start(Options { config, ..Options::default() }).await;
-    let answer = atoll.execute(json!({ "language": "command", "runtime": "sandbox", "code": "true" })).await;
+pub(crate) async fn start(options: Options) -> Option<Server> {
+    let atoll = Atoll::start(options).await;
+    let answer = atoll.control("PUT", "/v1/sandboxes/probe", None).await;
     if answer.status == 503 && !is_root() {
         eprintln!("SKIPPED: an ordinary user cannot bound sandboxes here: {}", answer.text());
         return None;
     }
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    Some(atoll)
+    assert_eq!(answer.status, 201, "{}\n{}", answer.text(), atoll.log());
+    assert_eq!(atoll.control("DELETE", "/v1/sandboxes/probe", None).await.status, 204);
+    Some(Server(atoll))
+}
+
+/// With nothing special.
+pub(crate) async fn plain() -> Option<Server> {
+    start(Options { config: CONFIG.into(), ..Options::default() }).await
 }
 
 fn is_root() -> bool {
@@ -22,109 +63,138 @@ fn is_root() -> bool {
     status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"))
 }
 
-async fn ok(atoll: &Atoll, body: Value) -> Value {
-    let answer = atoll.execute(body).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
+impl Server {
+    /// A request whose body is bytes.
+    pub(crate) async fn bytes(&self, method: &str, path: &str, body: impl Into<Vec<u8>>) -> Answer {
+        self.request(Request::new(method, path).header("content-type", "application/octet-stream").body(body))
+            .await
+    }
+
+    /// A request as it is, with the token.
+    pub(crate) async fn request(&self, request: Request) -> Answer {
+        let request = request.header("authorization", &format!("Bearer {TOKEN}"));
+        client::send(self.address(), "localhost", &request)
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+    }
+
+    /// The events that a request is answered with, as (name, data).
+    pub(crate) async fn events(&self, method: &str, path: &str, body: Option<Value>) -> Vec<(String, Value)> {
+        let mut request = Request::new(method, path).header("accept", "text/event-stream");
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let answer = self.request(request).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        events(&answer.text())
+    }
+
+    /// What a command answers with.
+    pub(crate) async fn exec(&self, user: &str, body: Value) -> Value {
+        let answer = self.control("POST", &format!("/v1/sandboxes/{user}/exec"), Some(body)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    /// Standard output of a line that must succeed.
+    pub(crate) async fn out(&self, user: &str, line: &str) -> String {
+        let done = self.exec(user, json!({ "command": line })).await;
+        assert_eq!(done["success"], true, "{line}: {done}");
+        done["stdout"].as_str().expect("text").to_owned()
+    }
+
+    /// Ends the server as an operator does; nothing of its sandboxes is left.
+    pub(crate) fn finish(mut self) {
+        let ids = self.ids();
+        assert!(!ids.is_empty(), "no sandbox was made:\n{}", self.log());
+        self.0.stop();
+        clean(&ids, self.0.folder());
+    }
+
+    /// Kills the server without a word; nothing of its sandboxes is left either.
+    pub(crate) fn finish_by_a_kill(mut self) {
+        let ids = self.ids();
+        assert!(!ids.is_empty(), "no sandbox was made:\n{}", self.log());
+        self.0.kill();
+        clean(&ids, self.0.folder());
+    }
+
+    /// Names of all sandboxes that it made so far.
+    fn ids(&self) -> Vec<String> {
+        let log = self.log();
+        let id = |line: &str| {
+            let rest = line.split("sandbox=\"").nth(1)?;
+            let id = rest.split('"').next()?;
+            (id.len() == 20 && line.contains("what=\"started\"")).then(|| id.to_owned())
+        };
+        log.lines().filter_map(id).collect()
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn steps_of_every_kind_run_and_a_user_finds_own_files_again() {
-    let Some(atoll) = with_sandboxes().await else { return };
-    let shell = |user: &str, code: &str| json!({ "language": "shell", "runtime": "auto", "user": user, "code": code });
-
-    let wrote = ok(&atoll, shell("ann", "echo kept > /workspace/note; echo out; echo err >&2; id -u")).await;
-    assert_eq!(wrote["ok"], true, "{wrote}");
-    assert_eq!(wrote["route"]["runtime"], "sandbox", "{wrote}");
-    let stdout = wrote["process"]["stdout"].as_str().expect("text");
-    assert!(stdout.starts_with("out\n") && !stdout.ends_with("\n0\n"), "never root: {stdout}");
-    assert_eq!(wrote["process"]["stderr"], "err\n");
-
-    let again = ok(&atoll, shell("ann", "cat /workspace/note")).await;
-    assert_eq!(again["process"]["stdout"], "kept\n", "{again}");
-    let other = ok(&atoll, shell("bob", "cat /workspace/note")).await;
-    assert_eq!(other["ok"], false, "another user has another sandbox: {other}");
-    assert_eq!(other["error"]["name"], "ExitError");
-
-    let python = "import json, os\ninput = json.load(open(os.environ['ATOLL_INPUT']))\n\
-                  json.dump(input['a'] * 2, open(os.environ['ATOLL_RESULT'], 'w'))";
-    if std::path::Path::new("/usr/bin/python3").exists() {
-        let answer = ok(&atoll, json!({ "language": "python", "code": python, "input": { "a": 21 } })).await;
-        assert_eq!(answer["result"], 42, "{answer}");
+/// The events in a body.
+pub(crate) fn events(text: &str) -> Vec<(String, Value)> {
+    let mut found = vec![];
+    for block in text.split("\n\n") {
+        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
+        if let (Some(name), Some(data)) = (field("event: "), field("data: ")) {
+            found.push((name.to_owned(), serde_json::from_str(data).expect("JSON")));
+        }
     }
-    let isolate = ok(&atoll, json!({ "runtime": "auto", "code": "return 6 * 7" })).await;
-    assert_eq!(
-        (&isolate["result"], &isolate["route"]["runtime"]),
-        (&json!(42), &json!("isolate")),
-        "{isolate}"
-    );
-    let files = "import { writeFileSync, readFileSync } from 'node:fs';\n\
-                 export default (input) => { writeFileSync('/workspace/x', input); return readFileSync('/workspace/x', 'utf8') }";
-    if std::path::Path::new("/usr/bin/node").exists() {
-        let answer = ok(&atoll, json!({ "runtime": "auto", "code": files, "input": "through a file" })).await;
-        assert_eq!(answer["route"]["rule"], "imports", "{answer}");
-        assert_eq!(answer["result"], "through a file", "{answer}");
-    }
+    found
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn hostile_steps_end_and_leave_the_server_and_nothing_behind() {
-    let Some(mut atoll) = with_sandboxes().await else { return };
-    let bomb = json!({ "language": "shell", "runtime": "sandbox", "user": "bomb", "limits": { "wallMs": 2_000 },
-        "code": "f() { f | f & }; f; sleep 60" });
-    let answer = atoll.execute(bomb).await;
-    assert!([200, 503].contains(&answer.status), "{}", answer.text());
-    if answer.status == 200 {
-        assert_eq!(answer.json()["ok"], false, "{}", answer.text());
-    }
-    let spin = json!({ "language": "shell", "runtime": "sandbox", "user": "spin", "limits": { "wallMs": 500 },
-        "code": "while :; do :; done" });
-    assert_eq!(ok(&atoll, spin).await["error"]["code"], "limit_wall");
-    let flood = json!({ "language": "shell", "runtime": "sandbox", "user": "flood", "limits": { "wallMs": 1_000 },
-        "code": "yes" });
-    let answer = atoll.execute(flood).await;
-    assert!(answer.body.len() < 4 << 20, "the answer is bounded: {}", answer.body.len());
-    let network = json!({ "language": "shell", "runtime": "sandbox", "user": "net",
-        "code": "cat /proc/net/dev | grep -v lo: | tail -n +3; cat /proc/self/status | grep CapEff" });
-    let looked = ok(&atoll, network).await;
-    assert_eq!(looked["process"]["stdout"], "CapEff:\t0000000000000000\n", "{looked}");
-
-    let missing = json!({ "language": "command", "runtime": "sandbox", "code": "no-such-program" });
-    let answer = atoll.execute(missing).await;
-    assert_eq!(
-        (answer.status, &answer.json()["code"]),
-        (422, &json!("sandbox_no_program")),
-        "{}",
-        answer.text()
-    );
-    let outside =
-        json!({ "language": "shell", "runtime": "sandbox", "outbound": ["example.com"], "code": "true" });
-    assert_eq!(atoll.execute(outside).await.status, 503, "no network is offered, so none is pretended");
-    assert_eq!(atoll.execute(json!({ "code": "return 1" })).await.json()["result"], 1);
-    assert!(atoll.alive());
-
-    let gateway = atoll.pid();
-    let inside = crate::support::memory::members(gateway);
-    assert!(inside.iter().any(|pid| is_sandbox(*pid)), "sandboxes are alive when their gateway is killed");
-    atoll.kill();
-    // A sandbox without its gateway ends by itself.
-    for _ in 0..100 {
-        if inside.iter().all(|pid| !runs(*pid)) {
+/// Waits (for the kernel to finish what is under way), then insists.
+pub(crate) fn clean(ids: &[String], folder: &Path) {
+    let began = Instant::now();
+    loop {
+        let left = leftovers(ids, folder);
+        if left.is_empty() {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert!(began.elapsed() < CLEAN, "left behind: {left:#?}");
+        std::thread::sleep(Duration::from_millis(20));
     }
-    panic!("still there: {:?}", inside.into_iter().filter(|pid| runs(*pid)).collect::<Vec<_>>());
 }
 
-/// Whether a process belongs to a sandbox.
-fn is_sandbox(pid: u32) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&line).contains("sandbox-init")
+fn leftovers(ids: &[String], folder: &Path) -> Vec<String> {
+    let mut left = vec![];
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let (groups, state) = (read("cgroup"), read("status"));
+        if ids.iter().any(|id| groups.contains(&format!("atoll-{id}"))) && !state.contains("State:\tZ") {
+            left.push(format!("process {}: {}", entry.path().display(), read("cmdline")));
+        }
+    }
+    for id in ids {
+        left.extend(
+            groups(Path::new("/sys/fs/cgroup"), &format!("atoll-{id}"), 0)
+                .iter()
+                .map(|dir| dir.display().to_string()),
+        );
+        let disk = std::env::temp_dir().join(format!("atoll-disk-{id}"));
+        left.extend(disk.exists().then(|| disk.display().to_string()));
+    }
+    let state = folder.join("data").join("sandboxes");
+    for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        left.extend(name.starts_with("slot-").then_some(name));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc");
+    left.extend(mounts.lines().filter(|line| line.contains(&*folder.to_string_lossy())).map(str::to_owned));
+    left
 }
 
-/// Whether a process is there and no zombie.
-fn runs(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+fn groups(dir: &Path, name: &str, depth: u32) -> Vec<PathBuf> {
+    let mut found = vec![];
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if entry.file_name().to_string_lossy() == name {
+            found.push(entry.path());
+        } else if depth < 4 {
+            found.extend(groups(&entry.path(), name, depth + 1));
+        }
+    }
+    found
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::service::Service;
 use crate::body::RequestBody;
 use crate::channel::Channel;
-use crate::seam::{Identity, IsolateKey};
+use crate::seam::{ClientKind, Identity, IsolateKey};
 
 /// Everything about one invocation, before it has a number.
 #[derive(Debug)]
@@ -68,6 +68,8 @@ pub enum Grant {
     Data(Bytes),
     /// A Fetcher.
     Channel(Arc<dyn Channel>),
+    /// An object of the runtime's own script that speaks to the channel.
+    Client(ClientKind, Arc<dyn Channel>),
     /// Another worker.
     Service(Arc<dyn Service>),
     /// A namespace of the key-value store.
@@ -87,6 +89,7 @@ impl fmt::Debug for Grant {
             Self::Json(_) => f.write_str("Json"),
             Self::Data(_) => f.write_str("Data"),
             Self::Channel(channel) => write!(f, "Channel({})", channel.name()),
+            Self::Client(kind, channel) => write!(f, "Client({kind:?}, {})", channel.name()),
             Self::Service(service) => write!(f, "Service({})", service.name()),
             Self::Kv(channel) => write!(f, "Kv({})", channel.name()),
             Self::Loader { scope } => write!(f, "Loader({scope})"),

@@ -290,7 +290,7 @@ impl backend::Instance for Container {
             };
             let cpu_ns = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage?.total_usage).unwrap_or(0);
             let memory_bytes = stats.memory_stats.and_then(|memory| memory.usage).unwrap_or(0);
-            Reading { cpu_us: cpu_ns / 1000, memory_bytes }
+            Reading { cpu_us: cpu_ns / 1000, memory_bytes, ..Reading::default() }
         })
     }
 

@@ -101,7 +101,7 @@ fn background_processes(kind: Kind) {
         let sandbox = place.start().await;
         let line = "echo ready; echo oops >&2; while :; do sleep 0.1; done";
         let info = sandbox.start("server", ExecSpec::shell(line)).await.unwrap();
-        assert_eq!(info.status, ProcessStatus::Running);
+        assert_eq!((info.status, info.command.as_str(), info.ended_ms), (ProcessStatus::Running, line, None));
         assert_eq!(
             sandbox.start("server", ExecSpec::shell("true")).await.unwrap_err().code,
             Code::ProcessExists
@@ -113,6 +113,7 @@ fn background_processes(kind: Kind) {
         assert_eq!(sandbox.logs("server", false).await.unwrap().all(1000).await.unwrap().len(), 11);
         let info = sandbox.kill("server", Duration::from_secs(5)).await.unwrap();
         assert_eq!(info.status, ProcessStatus::Killed);
+        assert!(info.ended_ms >= Some(info.started_ms), "{info:?}");
         assert_eq!(sandbox.processes().await.unwrap(), [info]);
         // Its log stays; its name is free.
         assert_eq!(sandbox.logs("server", true).await.unwrap().all(1000).await.unwrap().len(), 11);
@@ -178,6 +179,42 @@ fn variables_of_the_sandbox(kind: Kind) {
     });
 }
 
+fn git_checks_out_what_the_sandbox_can_reach(kind: Kind) {
+    block(async {
+        let place = Place::of(kind);
+        let sandbox = place.start().await;
+        let line = "git init -q -b trunk src && cd src && git config user.email a@b && git config user.name a \
+                    && echo one > f && git add f && git commit -qm one && git checkout -q -b side \
+                    && echo two > f && git commit -qam two && git checkout -q trunk";
+        sandbox.out(line).await;
+        let done = sandbox.git_checkout("/workspace/src", None, None, "a", HANG).await.unwrap();
+        assert_eq!(done.exit.code, 0, "{}", String::from_utf8_lossy(&done.stderr));
+        let url = "file:///workspace/src";
+        let done = sandbox.git_checkout(url, Some("side"), Some(1), "b/deep", HANG).await.unwrap();
+        assert_eq!(done.exit.code, 0, "{}", String::from_utf8_lossy(&done.stderr));
+        assert_eq!(
+            sandbox.out("cat a/f b/deep/f; git -C b/deep log --oneline | wc -l").await,
+            "one\ntwo\n1\n"
+        );
+        // A branch or a place that is not there is git's own failure; an option in disguise never reaches it.
+        for (url, branch) in
+            [("/workspace/src", Some("none")), ("/nowhere", None), ("https://example.com/x", None)]
+        {
+            let done = sandbox.git_checkout(url, branch, None, "c", HANG).await.unwrap();
+            assert!(done.exit.code != 0 && !done.stderr.is_empty(), "{url}: {done:?}");
+        }
+        for (url, branch, target) in [
+            ("--upload-pack=touch x", None, "d"),
+            ("/workspace/src", Some("-b"), "d"),
+            ("/workspace/src", None, "--bare"),
+        ] {
+            let refused = sandbox.git_checkout(url, branch, None, target, HANG).await.unwrap_err();
+            assert_eq!(refused.code, Code::InvalidArgument, "{url}");
+        }
+        sandbox.stop().await;
+    });
+}
+
 crate::support::for_each_backend! {
     a_command_has_streams_and_a_status,
     what_cannot_start_says_why,
@@ -186,4 +223,5 @@ crate::support::for_each_backend! {
     background_processes,
     sessions_keep_directory_variables_and_functions,
     variables_of_the_sandbox,
+    git_checks_out_what_the_sandbox_can_reach,
 }

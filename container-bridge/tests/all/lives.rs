@@ -12,7 +12,7 @@ use atoll_container_bridge::{
     error::Code,
     lifecycle::Ending,
     limits::Limits,
-    manager::{AuditEvent, Manager, ManagerConfig},
+    manager::{AuditEvent, Manager, ManagerConfig, Owner, Phase},
     protocol::ExecSpec,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -281,6 +281,42 @@ fn killed_keepers_and_inits_leave_nothing_that_a_reaper_does_not_find() {
             place.backend().await.reap().await.unwrap();
             place.assert_clean();
         }
+    });
+}
+
+#[test]
+fn usage_is_measured_when_somebody_asks_and_memory_kills_are_counted() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: without root there may be no cgroup to read");
+        return;
+    }
+    block(async {
+        let place = Place::of(Kind::Native);
+        let (manager, _events) = manager(&place, ManagerConfig::default()).await;
+        let limits = Limits { memory_bytes: 96 << 20, disk_bytes: 16 << 20, ..Limits::default() };
+        let (ann, spec) = (owner("a", "ann"), SandboxSpec { limits, ..SandboxSpec::default() });
+        assert_eq!(manager.find(&ann).await.err().unwrap().code, Code::SandboxNotFound);
+        assert_eq!(manager.describe(&ann).unwrap_err().code, Code::SandboxNotFound);
+        let lease = manager.acquire(&ann, &spec).await.unwrap();
+        assert_eq!(manager.find(&ann).await.unwrap().id(), lease.id());
+        let described = manager.describe(&ann).unwrap();
+        assert_eq!((&described.id, described.state), (lease.id(), Phase::Running));
+        // Each of several short commands within one second is seen.
+        let mut before = manager.usage(&ann).await.unwrap();
+        for _ in 0..3 {
+            lease.run(ExecSpec::shell("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")).await.unwrap();
+            let after = manager.usage(&ann).await.unwrap();
+            assert!(after.cpu_us > before.cpu_us && after.wall_us > before.wall_us, "{before:?} {after:?}");
+            before = after;
+        }
+        assert_eq!(before.oom_kills, 0);
+        let hungry =
+            ExecSpec::argv(["sh", "-c", "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo ${#x}"]);
+        let _ended_somehow = lease.run(hungry).await;
+        let after = manager.usage(&ann).await.unwrap();
+        assert!(after.oom_kills > 0 && after.memory_bytes_peak > 80 << 20, "{after:?}");
+        manager.destroy_all().await;
+        place.assert_clean();
     });
 }
 

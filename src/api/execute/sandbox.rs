@@ -212,6 +212,9 @@ fn answer(
             stdout: String::from_utf8_lossy(&kept.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&kept.stderr).into_owned(),
             truncated: kept.truncated || end.usage.output_bytes > u64::from(plan.limits.log_bytes),
+            memory_byte_seconds: end.usage.memory_byte_seconds,
+            bytes_in: end.usage.bytes_in,
+            bytes_out: end.usage.bytes_out,
         }),
     }
 }

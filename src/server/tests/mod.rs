@@ -115,7 +115,8 @@ pub(super) async fn start_runner(
     let (link, endpoint) = atoll_bindings::link::in_process();
     let host = Host::start(endpoint);
     let seen = Arc::new(Seen::default());
-    let server = Server::start_with(config, Arc::new(link.clone()), seen.clone(), runner).await.unwrap();
+    let server =
+        Server::start_with(config, Arc::new(link.clone()), seen.clone(), runner, None).await.unwrap();
     Bench { server, host, link, seen, data }
 }
 

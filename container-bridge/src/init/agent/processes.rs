@@ -145,6 +145,9 @@ pub(super) async fn start(shared: &Arc<Shared>, name: String, spec: &ExecSpec) -
     let info = ProcessInfo {
         name: name.clone(),
         pid: child.pid,
+        command: spec.command.line(),
+        started_ms: now_ms(),
+        ended_ms: None,
         status: ProcessStatus::Running,
         exit: None,
         log_dropped_bytes: 0,
@@ -155,6 +158,12 @@ pub(super) async fn start(shared: &Arc<Shared>, name: String, spec: &ExecSpec) -
     lock(&shared.processes.0).insert(name, Arc::clone(&process));
     tokio::spawn(attend(Arc::clone(shared), process, child, spec, queue));
     Ok(info)
+}
+
+/// For people: nothing is decided by it.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Collects the log and carries out orders until the end.
@@ -215,6 +224,7 @@ async fn attend(
         _ => ProcessStatus::Failed,
     };
     state.info.exit = Some(exit);
+    state.info.ended_ms = Some(now_ms());
     drop(state);
     process.changes.send_modify(|count| *count += 1);
 }
