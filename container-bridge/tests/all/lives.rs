@@ -12,7 +12,7 @@ use atoll_container_bridge::{
     error::Code,
     lifecycle::Ending,
     limits::Limits,
-    manager::{AuditEvent, Manager, ManagerConfig, Owner, Phase},
+    manager::{AuditEvent, Manager, ManagerConfig, Phase},
     protocol::ExecSpec,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -294,7 +294,7 @@ fn usage_is_measured_when_somebody_asks_and_memory_kills_are_counted() {
         let place = Place::of(Kind::Native);
         let (manager, _events) = manager(&place, ManagerConfig::default()).await;
         let limits = Limits { memory_bytes: 96 << 20, disk_bytes: 16 << 20, ..Limits::default() };
-        let (ann, spec) = (owner("a", "ann"), SandboxSpec { limits, ..SandboxSpec::default() });
+        let (ann, spec) = (place.owner("a", "ann"), SandboxSpec { limits, ..SandboxSpec::default() });
         assert_eq!(manager.find(&ann).await.err().unwrap().code, Code::SandboxNotFound);
         assert_eq!(manager.describe(&ann).unwrap_err().code, Code::SandboxNotFound);
         let lease = manager.acquire(&ann, &spec).await.unwrap();
