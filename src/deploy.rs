@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use atoll_bindings::channel::Channel;
-use atoll_bindings::crossing::Witness;
 use atoll_bindings::egress::EgressSetupError;
 use atoll_loader::bundle::Bundle;
 use atoll_loader::limits::Limits;
@@ -18,6 +17,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::access::Access;
 use crate::bindings::{self, Bindings, BoundNames, Place};
 use crate::config::{Config, Name, Tenant};
 use crate::dispatch::logs::LogRing;
@@ -116,7 +116,8 @@ pub(crate) struct Deployer {
     store: Store,
     routes: Arc<Routes>,
     isolates: Arc<dyn Isolates>,
-    outbound: Outbound,
+    outbound: Arc<Outbound>,
+    access: Arc<Access>,
     checks: CheckConfig,
     /// Only one change at a time, so that routes follow the store.
     change: tokio::sync::Mutex<()>,
@@ -130,12 +131,12 @@ impl Deployer {
         store: Store,
         routes: Arc<Routes>,
         isolates: Arc<dyn Isolates>,
-        witness: Arc<dyn Witness>,
-    ) -> Result<Self, DeployError> {
-        let outbound = Outbound::new(config, witness)?;
+        outbound: Arc<Outbound>,
+        access: Arc<Access>,
+    ) -> Self {
         let (change, logs) = (tokio::sync::Mutex::default(), Mutex::default());
         let (tenants, checks) = (config.tenants.clone(), config.checks.clone());
-        Ok(Self { tenants, store, routes, isolates, outbound, checks, change, logs })
+        Self { tenants, store, routes, isolates, outbound, access, checks, change, logs }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -234,12 +235,19 @@ impl Deployer {
         &self,
         tenant: &Tenant,
         worker: &str,
+        egress: Option<&str>,
         bindings: &Bindings,
     ) -> Result<BoundNames, DeployError> {
         bindings.keys().try_for_each(|name| check_var_name(name))?;
-        let place = Place { tenant, worker };
+        let place = self.place(tenant, worker, egress);
         bindings::check(bindings, &place)?;
         Ok(bindings::bind(bindings, &place))
+    }
+
+    /// For whom bindings are made.
+    fn place<'a>(&'a self, tenant: &'a Tenant, worker: &'a str, egress: Option<&'a str>) -> Place<'a> {
+        let egress = egress.or(tenant.egress.first().map(String::as_str));
+        Place { tenant, worker, egress, access: &self.access }
     }
 
     fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
@@ -272,13 +280,14 @@ impl Deployer {
             let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
             logs.entry((tenant.name.clone(), worker.clone())).or_default().clone()
         };
+        let place = self.place(tenant, worker.as_str(), settings.egress.as_deref());
         let deployment = Arc::new(Deployment {
             isolate: isolate_name(version),
             tenant: tenant.name.clone(),
             version: version.version,
             bundle,
             vars: vars(&settings),
-            bindings: bindings::bind(&settings.bindings, &Place { tenant, worker: worker.as_str() }),
+            bindings: bindings::bind(&settings.bindings, &place),
             outbound,
             limits: settings.limits.lower_of(tenant.limits),
             crons: settings.crons,
@@ -310,7 +319,8 @@ impl Deployer {
         let names = settings.vars.len() + settings.loaders.len() + settings.bindings.len();
         bounded("vars", names, VARS_MAX)?;
         check_names(settings)?;
-        bindings::check(&settings.bindings, &Place { tenant, worker })?;
+        let place = self.place(tenant, worker, settings.egress.as_deref());
+        bindings::check(&settings.bindings, &place)?;
         self.outbound(tenant, "check", settings.egress.as_deref(), &settings.outbound).map(|_| ())
     }
 }

@@ -5,8 +5,13 @@
 mod auth;
 mod events;
 mod execute;
+mod identity;
 mod input;
 mod logs;
+mod proxies;
+mod proxy;
+mod secrets;
+mod tokens;
 mod workers;
 
 use std::sync::Arc;
@@ -18,6 +23,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 
 use crate::config::{Name, Scope};
+use crate::deploy::now_ms;
 use crate::hosts::Sandbox;
 use crate::problem::Problem;
 use crate::server::body::ReplyBody;
@@ -42,6 +48,23 @@ enum Action {
     Rollback,
     Scheduled,
     Logs,
+    ListSecrets,
+    GetSecret,
+    PutSecret,
+    DeleteSecret,
+    ListProxies,
+    GetProxy,
+    PutProxy,
+    DeleteProxy,
+    Proxy,
+    ListTokens,
+    CreateToken,
+    DeleteToken,
+    Identity,
+    Delegation,
+    Revoke,
+    Keys,
+    Issuer,
 }
 
 /// Method, path pattern, action, needed scope.
@@ -62,13 +85,42 @@ const TABLE: &[Entry] = &[
     ("POST", "/v1/workers/{name}/rollback", Action::Rollback, Some(Scope::Deploy)),
     ("POST", "/v1/workers/{name}/scheduled", Action::Scheduled, Some(Scope::Deploy)),
     ("GET", "/v1/workers/{name}/logs", Action::Logs, Some(Scope::Read)),
+    ("GET", "/v1/secrets", Action::ListSecrets, Some(Scope::Secrets)),
+    ("GET", "/v1/secrets/{name}", Action::GetSecret, Some(Scope::Secrets)),
+    ("PUT", "/v1/secrets/{name}", Action::PutSecret, Some(Scope::Secrets)),
+    ("DELETE", "/v1/secrets/{name}", Action::DeleteSecret, Some(Scope::Secrets)),
+    ("GET", "/v1/proxies", Action::ListProxies, Some(Scope::Secrets)),
+    ("GET", "/v1/proxies/{name}", Action::GetProxy, Some(Scope::Secrets)),
+    ("PUT", "/v1/proxies/{name}", Action::PutProxy, Some(Scope::Secrets)),
+    ("DELETE", "/v1/proxies/{name}", Action::DeleteProxy, Some(Scope::Secrets)),
+    // Any method of the proxy's rule; its tokens are not API tokens, so `answer` takes these paths first.
+    ("GET", PROXY_PATTERN, Action::Proxy, Some(Scope::Proxy)),
+    ("POST", PROXY_PATTERN, Action::Proxy, Some(Scope::Proxy)),
+    ("PUT", PROXY_PATTERN, Action::Proxy, Some(Scope::Proxy)),
+    ("PATCH", PROXY_PATTERN, Action::Proxy, Some(Scope::Proxy)),
+    ("DELETE", PROXY_PATTERN, Action::Proxy, Some(Scope::Proxy)),
+    ("GET", "/v1/tokens", Action::ListTokens, Some(Scope::Tokens)),
+    ("POST", "/v1/tokens", Action::CreateToken, Some(Scope::Tokens)),
+    ("POST", "/v1/tokens/identity", Action::Identity, Some(Scope::Proxy)),
+    ("POST", "/v1/tokens/delegation", Action::Delegation, Some(Scope::Proxy)),
+    ("POST", "/v1/tokens/revoke", Action::Revoke, Some(Scope::Tokens)),
+    ("DELETE", "/v1/tokens/{name}", Action::DeleteToken, Some(Scope::Tokens)),
+    ("GET", "/.well-known/jwks.json", Action::Keys, None),
+    ("GET", "/.well-known/openid-configuration", Action::Issuer, None),
 ];
+
+/// Paths that lead to upstreams.
+const PROXY_PATTERN: &str = "/v1/proxy/{name}/{path}";
 
 /// Paths that take more than one method, for `Allow`.
 fn allow(pattern: &str) -> &'static str {
     match pattern {
-        "/v1/workers/{name}" => "GET, HEAD, PUT, DELETE",
+        "/v1/workers/{name}" | "/v1/secrets/{name}" | "/v1/proxies/{name}" => "GET, HEAD, PUT, DELETE",
         "/v1/execute" | "/v1/workers/{name}/rollback" | "/v1/workers/{name}/scheduled" => "POST",
+        "/v1/tokens/identity" | "/v1/tokens/delegation" | "/v1/tokens/revoke" => "POST",
+        "/v1/tokens" => "GET, HEAD, POST",
+        "/v1/tokens/{name}" => "DELETE",
+        PROXY_PATTERN => "GET, HEAD, POST, PUT, PATCH, DELETE",
         _ => "GET, HEAD",
     }
 }
@@ -105,30 +157,55 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
     let path = request.uri().path().to_owned();
+    if let Some(rest) = path.strip_prefix("/v1/proxy/") {
+        return proxy::answer(gateway, rest.split('/').next().unwrap_or_default(), request).await;
+    }
     let (action, scope, name) = find(request.method().as_str(), &path)?;
     let Some(scope) = scope else { return open(gateway, action).await };
-    let tenant = auth::authorize(&gateway.config, request.headers(), scope)?;
-    if action == Action::Execute {
-        return execute::post(gateway, &tenant, request).await;
+    if matches!(action, Action::Identity | Action::Delegation) {
+        return identity::post(gateway, action == Action::Delegation, request).await;
     }
-    if action == Action::ListWorkers {
-        return workers::list(gateway, &tenant).await;
-    }
-    let name = name.and_then(Name::parse).ok_or_else(|| {
-        Problem::unprocessable(
-            "worker_name",
-            "A worker's name is a lower-case DNS label of at most 63 bytes.",
-        )
-    })?;
+    let made = |digest: &[u8; 32]| gateway.access.tokens.find(digest, now_ms());
+    let caller = auth::authorize(&gateway.config, made, request.headers(), scope)?;
+    let tenant = &caller.tenant;
     match action {
-        Action::PutWorker => workers::put(gateway, &tenant, name, request).await,
-        Action::DeleteWorker => workers::delete(gateway, &tenant, &name).await,
-        Action::Versions => workers::versions(gateway, &tenant, &name).await,
-        Action::Rollback => workers::rollback(gateway, &tenant, name, request).await,
-        Action::Scheduled => workers::scheduled(gateway, &tenant, &name, request).await,
-        Action::Logs => logs::get(gateway, &tenant, &name, request.headers()),
-        _ => workers::get(gateway, &tenant, &name).await,
+        Action::Execute => return execute::post(gateway, tenant, request).await,
+        Action::ListWorkers => return workers::list(gateway, tenant).await,
+        Action::ListSecrets => return Ok(secrets::list(gateway, &caller)),
+        Action::ListProxies => return Ok(proxies::list(gateway, &caller)),
+        Action::ListTokens => return Ok(tokens::list(gateway, &caller)),
+        Action::CreateToken => return tokens::post(gateway, &caller, request).await,
+        Action::Revoke => return identity::revoke(gateway, &caller, request).await,
+        _ => {}
     }
+    let name = name.and_then(Name::parse).ok_or_else(|| bad_name(action))?;
+    match action {
+        Action::PutWorker => workers::put(gateway, tenant, name, request).await,
+        Action::DeleteWorker => workers::delete(gateway, tenant, &name).await,
+        Action::Versions => workers::versions(gateway, tenant, &name).await,
+        Action::Rollback => workers::rollback(gateway, tenant, name, request).await,
+        Action::Scheduled => workers::scheduled(gateway, tenant, &name, request).await,
+        Action::Logs => logs::get(gateway, tenant, &name, request.headers()),
+        Action::GetSecret => secrets::get(gateway, &caller, &name),
+        Action::PutSecret => secrets::put(gateway, &caller, &name, request).await,
+        Action::DeleteSecret => secrets::delete(gateway, &caller, &name).await,
+        Action::GetProxy => proxies::get(gateway, &caller, &name),
+        Action::PutProxy => proxies::put(gateway, &caller, &name, request).await,
+        Action::DeleteProxy => proxies::delete(gateway, &caller, &name).await,
+        Action::DeleteToken => tokens::delete(gateway, &caller, &name).await,
+        _ => workers::get(gateway, tenant, &name).await,
+    }
+}
+
+/// What is named wrongly.
+fn bad_name(action: Action) -> Problem {
+    let (code, what) = match action {
+        Action::GetSecret | Action::PutSecret | Action::DeleteSecret => ("secret_name", "A secret's name"),
+        Action::GetProxy | Action::PutProxy | Action::DeleteProxy => ("proxy_name", "A proxy's name"),
+        Action::DeleteToken => ("token_id", "A token's id"),
+        _ => ("worker_name", "A worker's name"),
+    };
+    Problem::unprocessable(code, format!("{what} is a lower-case DNS label of at most 63 bytes."))
 }
 
 /// What needs no token.
@@ -137,6 +214,8 @@ async fn open(gateway: &Gateway, action: Action) -> Result<Response<ReplyBody>, 
     match action {
         Action::Metrics => Ok(text("text/plain; version=0.0.4; charset=utf-8", gateway.observer.metrics())),
         Action::OpenApi => Ok(text("application/json", OPENAPI)),
+        Action::Keys => Ok(published(&gateway.access.issuer.jwks())),
+        Action::Issuer => Ok(published(&gateway.access.issuer.document())),
         Action::Ready if *gateway.draining.borrow() != Phase::Serving => {
             Err(unready("The server is draining."))
         }
@@ -177,6 +256,20 @@ fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<ReplyBody>
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// JSON that anyone may keep for a while: less than a key is published before it signs.
+fn published(value: &impl Serialize) -> Response<ReplyBody> {
+    let mut response = json(StatusCode::OK, value);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=600"));
+    response
+}
+
+/// An answer without a body.
+fn no_content() -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
 

@@ -10,14 +10,19 @@
 //! To add a kind: a file with its settings (a struct with `deny_unknown_fields`), a `check` and a `bind`; one arm in the enum and
 //! in each of its two matches; its shape in `openapi.json`.
 
+pub(crate) mod identity;
 mod logger;
+mod secret_proxy;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atoll_bindings::link::Grant;
+use atoll_loader::bundle::CodeHash;
+use atoll_loader::limits::Limits;
 use serde::{Deserialize, Serialize};
 
+use crate::access::Access;
 use crate::config::{Name, Tenant};
 use crate::deploy::{DeployError, invalid};
 use crate::dispatch::trace::Trace;
@@ -31,20 +36,28 @@ pub const BINDINGS_MAX: usize = 100;
 pub enum Binding {
     /// Structured log lines.
     Logger(logger::Logger),
+    /// Requests with a credential that the guest does not see.
+    SecretProxy(secret_proxy::SecretProxy),
+    /// Signed statements of who the invocation is.
+    Identity(identity::Identity),
 }
 
 impl Binding {
     /// Refuses what makes no sense, or what this tenant may not have.
-    fn check(&self, _place: &Place<'_>) -> Result<(), DeployError> {
+    fn check(&self, place: &Place<'_>) -> Result<(), DeployError> {
         match self {
             Self::Logger(logger) => logger.check(),
+            Self::SecretProxy(proxy) => proxy.check(place),
+            Self::Identity(identity) => identity.check(),
         }
     }
 
     /// The object behind it.
-    fn bind(&self, _place: &Place<'_>) -> Arc<dyn Bound> {
+    fn bind(&self, place: &Place<'_>) -> Arc<dyn Bound> {
         match self {
             Self::Logger(logger) => logger.bind(),
+            Self::SecretProxy(proxy) => proxy.bind(place),
+            Self::Identity(identity) => identity.bind(place),
         }
     }
 }
@@ -62,6 +75,10 @@ pub struct Place<'a> {
     pub tenant: &'a Tenant,
     /// The worker's name, or an execution's id.
     pub worker: &'a str,
+    /// The egress class that its `fetch()` is under.
+    pub egress: Option<&'a str>,
+    /// Secrets, proxies and identities.
+    pub(crate) access: &'a Arc<Access>,
 }
 
 /// Under which invocation something is granted.
@@ -71,6 +88,10 @@ pub struct Under<'a> {
     pub tenant: &'a Name,
     /// Its place in its trace.
     pub trace: &'a Trace,
+    /// The code that runs.
+    pub code: CodeHash,
+    /// What it may use.
+    pub limits: &'a Limits,
 }
 
 /// What a binding became for one version of a worker.

@@ -1,7 +1,7 @@
 //! `[tenants.NAME]` of the configuration: who may do what, and how much.
 
 use atoll_loader::limits::Limits;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Name, ensure, is_host_name};
 use crate::admission::TenantPolicy;
@@ -10,7 +10,7 @@ use crate::admission::TenantPolicy;
 const TOKENS_PER_TENANT_MAX: usize = 64;
 
 /// What one bearer token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Read workers, versions and logs.
@@ -19,6 +19,37 @@ pub enum Scope {
     Deploy,
     /// `POST /v1/execute`.
     Execute,
+    /// Change secrets and proxies.
+    Secrets,
+    /// Make and revoke API tokens.
+    Tokens,
+    /// Get short-lived tokens, with which proxies are used.
+    Proxy,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 6] =
+        [Self::Read, Self::Deploy, Self::Execute, Self::Secrets, Self::Tokens, Self::Proxy];
+
+    /// The scope of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name)
+    }
+
+    /// Its name, as configurations and the API write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Deploy => "deploy",
+            Self::Execute => "execute",
+            Self::Secrets => "secrets",
+            Self::Tokens => "tokens",
+            Self::Proxy => "proxy",
+        }
+    }
 }
 
 /// A bearer token as the gateway knows it: never the token, only its SHA-256.

@@ -29,8 +29,10 @@ pub(crate) use cron::fire;
 pub(crate) use serve::{host_fault, limit_text};
 pub use tls::TlsError;
 
+use crate::access::{Access, AccessError};
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::deploy::outbound::Outbound;
 use crate::deploy::{DeployError, Deployer};
 use crate::dispatch::Isolates;
 use crate::dispatch::steps::Steps;
@@ -64,6 +66,9 @@ pub enum StartError {
     /// The stored deployments cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Secrets, tokens or signing keys cannot be had.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A stored deployment cannot be restored.
     #[error(transparent)]
     Deploy(#[from] DeployError),
@@ -85,6 +90,7 @@ pub(crate) struct Gateway {
     pub(crate) admission: Admission,
     pub(crate) routes: Arc<Routes>,
     pub(crate) deployer: Deployer,
+    pub(crate) access: Arc<Access>,
     pub(crate) draining: watch::Receiver<Phase>,
     pub(crate) steps: Steps,
 }
@@ -121,7 +127,10 @@ impl Server {
         let store = Store::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
         let witness = Arc::new(crate::observe::Crossings(observer.clone()));
-        let deployer = Deployer::new(&config, store, routes.clone(), isolates.clone(), witness)?;
+        let outbound = Arc::new(Outbound::new(&config, witness)?);
+        let access = Arc::new(Access::open(&config, outbound.clone(), observer.clone()).await?);
+        let deployer =
+            Deployer::new(&config, store, routes.clone(), isolates.clone(), outbound, access.clone());
         deployer.restore().await?;
         let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
         let admission = Admission::new(config.admission, policies);
@@ -129,8 +138,17 @@ impl Server {
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);
         let (listen, drain_timeout) = (config.listen.clone(), config.http.drain_timeout);
         let steps = Steps::new(runner);
-        let gateway =
-            Arc::new(Gateway { config, isolates, observer, admission, routes, deployer, draining, steps });
+        let gateway = Arc::new(Gateway {
+            config,
+            isolates,
+            observer,
+            admission,
+            routes,
+            deployer,
+            access,
+            draining,
+            steps,
+        });
         let mut server = Self {
             addresses: Vec::new(),
             phase,
@@ -146,6 +164,7 @@ impl Server {
         if let Some(tls) = tls {
             server.tasks.push(tokio::spawn(watch_certificate(tls)));
         }
+        server.tasks.push(tokio::spawn(server.gateway.access.issuer.clone().refresh()));
         server.tasks.push(tokio::spawn(cron::run(server.gateway.clone())));
         Ok(server)
     }
