@@ -58,7 +58,8 @@ pub fn route<'a>(host: &'a str, path: &'a str, base_domain: &str) -> Route<'a> {
 }
 
 fn is_gateway_path(path: &str) -> bool {
-    let own = ["/healthz", "/readyz", "/metrics", "/.well-known/jwks.json", "/.well-known/openid-configuration"];
+    let own =
+        ["/healthz", "/readyz", "/metrics", "/.well-known/jwks.json", "/.well-known/openid-configuration"];
     own.contains(&path) || path.starts_with("/v1/") || path == "/v1"
 }
 

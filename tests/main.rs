@@ -21,5 +21,6 @@ mod outside;
 mod packages;
 mod route;
 mod sandbox;
+mod secrets;
 mod support;
 mod websocket;

@@ -103,7 +103,8 @@ mod tests {
             }
             let made = |digest: &[u8; 32]| {
                 let tenant = if *digest == <[u8; 32]>::from(Sha256::digest("made")) { "b" } else { "gone" };
-                let known = ["made", "orphan"].iter().any(|token| *digest == <[u8; 32]>::from(Sha256::digest(token)));
+                let known =
+                    ["made", "orphan"].iter().any(|token| *digest == <[u8; 32]>::from(Sha256::digest(token)));
                 let holder = Holder { tenant: tenant.into(), id: "1".into(), scopes: vec![Scope::Secrets] };
                 known.then_some(holder)
             };

@@ -234,8 +234,10 @@ async fn prepare(
             format!("`bindings`: {name:?} is there twice"),
         ));
     }
-    let bound =
-        gateway.deployer.bind(tenant, id, parsed.egress.as_deref(), &parsed.bindings).map_err(|error| deploy_problem(&error))?;
+    let bound = gateway
+        .deployer
+        .bind(tenant, id, parsed.egress.as_deref(), &parsed.bindings)
+        .map_err(|error| deploy_problem(&error))?;
     let outbound = gateway
         .deployer
         .outbound(tenant, id, parsed.egress.as_deref(), &parsed.outbound)

@@ -59,11 +59,7 @@ pub(super) fn list(gateway: &Gateway, caller: &Caller) -> Response<ReplyBody> {
     json(StatusCode::OK, &List { proxies: all(gateway, caller) })
 }
 
-pub(super) fn get(
-    gateway: &Gateway,
-    caller: &Caller,
-    name: &Name,
-) -> Result<Response<ReplyBody>, Problem> {
+pub(super) fn get(gateway: &Gateway, caller: &Caller, name: &Name) -> Result<Response<ReplyBody>, Problem> {
     let found = all(gateway, caller).into_iter().find(|proxy| proxy.name == name.as_str());
     let found = found.ok_or_else(|| Problem::not_found("There is no such proxy."))?;
     Ok(json(StatusCode::OK, &found))

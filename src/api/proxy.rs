@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use atoll_bindings::body::{BoxError, RequestBody};
 use atoll_bindings::channel::{CallContext, Channel as _};
+use atoll_bindings::egress::is_plain;
 use atoll_bindings::seam::{CallError, Identity, InvocationId, Redirect};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue};
@@ -20,6 +21,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use url::Url;
 
 use super::auth::bearer;
 use super::identity::busy;
@@ -53,7 +55,8 @@ pub(super) async fn answer(
     let bearer = admit(gateway, name, &target, &request).await?;
     let tenant = Name::parse(&bearer.tenant).ok_or_else(Problem::unauthorized)?;
     let live = gateway.access.proxies.find(tenant.as_str(), name);
-    let live = live.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no_proxy", "There is no such proxy."))?;
+    let live =
+        live.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no_proxy", "There is no such proxy."))?;
     let permit = gateway.admission.enter(&tenant, Kind::Warm).map_err(|denied| {
         gateway.observer.denied(tenant.as_str(), denied);
         Problem::from(denied)
@@ -98,7 +101,9 @@ async fn admit(
         refused("", "no token");
         return Err(Problem::unauthorized());
     };
-    let path = target.split('?').next().unwrap_or_default();
+    // As the proxy will read it: `/a/../b` is `/b`. The host does not matter here.
+    let url = Url::parse(&format!("https://proxy.invalid{target}")).ok();
+    let path = url.as_ref().map(Url::path).filter(|path| is_plain(path));
     match gateway.access.issuer.admit(token, name, request.method().as_str(), path).await {
         Ok(bearer) => Ok(bearer),
         Err(Rejected::Busy) => Err(busy()),

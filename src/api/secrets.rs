@@ -58,11 +58,7 @@ pub(super) fn list(gateway: &Gateway, caller: &Caller) -> Response<ReplyBody> {
     json(StatusCode::OK, &List { secrets })
 }
 
-pub(super) fn get(
-    gateway: &Gateway,
-    caller: &Caller,
-    name: &Name,
-) -> Result<Response<ReplyBody>, Problem> {
+pub(super) fn get(gateway: &Gateway, caller: &Caller, name: &Name) -> Result<Response<ReplyBody>, Problem> {
     let info = gateway.access.vault.info(caller.tenant.name.as_str(), name.as_str());
     let info = info.ok_or_else(|| Problem::not_found("There is no such secret."))?;
     Ok(json(StatusCode::OK, &info))

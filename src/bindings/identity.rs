@@ -145,7 +145,9 @@ struct Wish {
 impl Wish {
     fn read(arguments: Vec<Value>) -> Result<Self, MethodError> {
         let usage = || {
-            MethodError::usage("token() takes { audience: string, singleUse?: boolean, expiresInSeconds?: 1 to 60 }.")
+            MethodError::usage(
+                "token() takes { audience: string, singleUse?: boolean, expiresInSeconds?: 1 to 60 }.",
+            )
         };
         let [Value::Record(mut wish)] = <[Value; 1]>::try_from(arguments).map_err(|_| usage())? else {
             return Err(usage());
@@ -196,7 +198,8 @@ mod tests {
             Value::Record(pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
         };
         let audience = ("audience", Value::Text("https://a".into()));
-        let good = Wish::read(vec![record(&[audience.clone(), ("singleUse", Value::Bool(true))])]).ok().unwrap();
+        let good =
+            Wish::read(vec![record(&[audience.clone(), ("singleUse", Value::Bool(true))])]).ok().unwrap();
         assert_eq!((&*good.audience, good.once, good.seconds), ("https://a", true, 60));
         for bad in [
             vec![],
@@ -211,6 +214,11 @@ mod tests {
         ] {
             assert!(Wish::read(bad.clone()).is_err(), "{bad:?}");
         }
-        assert!(is_audience("https://a.example/x") && !is_audience("") && !is_audience("a b") && !is_audience("ä"));
+        assert!(
+            is_audience("https://a.example/x")
+                && !is_audience("")
+                && !is_audience("a b")
+                && !is_audience("ä")
+        );
     }
 }

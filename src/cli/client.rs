@@ -20,6 +20,9 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Longest wait for an answer's head, in seconds: above the longest wall time that a server grants.
 const ANSWER_SECONDS_MAX: u64 = 1_000;
 
+/// A media type and a body of it.
+type Typed = (&'static str, Bytes);
+
 /// A server and the right to use it.
 pub(crate) struct Api {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -53,6 +56,17 @@ impl Api {
 
     /// One call; JSON in and out. An error answer is a [`Failure`].
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let body = body.map(|value| ("application/json", value.to_string().into()));
+        self.exchange(method, path, body).await
+    }
+
+    /// The same with bytes that are not JSON.
+    pub(crate) async fn upload(&self, method: Method, path: &str, body: &[u8]) -> Result<Value> {
+        let body = ("application/octet-stream", Bytes::copy_from_slice(body));
+        self.exchange(method, path, Some(body)).await
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Option<Typed>) -> Result<Value> {
         let answer = self.send(method, path, "application/json", body).await?;
         let status = answer.status();
         let bytes = read(answer).await?;
@@ -91,7 +105,7 @@ impl Api {
         method: Method,
         path: &str,
         accept: &str,
-        body: Option<&Value>,
+        body: Option<Typed>,
     ) -> Result<Response<Incoming>> {
         let mut request = Request::builder()
             .method(method)
@@ -99,10 +113,13 @@ impl Api {
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
             .header(header::ACCEPT, accept)
             .header(header::USER_AGENT, concat!("atoll/", env!("CARGO_PKG_VERSION")));
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        let body = body.map_or_else(Bytes::new, |value| value.to_string().into());
+        let body = match body {
+            Some((kind, bytes)) => {
+                request = request.header(header::CONTENT_TYPE, kind);
+                bytes
+            }
+            None => Bytes::new(),
+        };
         let request = request
             .body(Full::new(body))
             .map_err(|error| Failure::usage(format!("cannot make the request: {error}")))?;

@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn a_key_has_one_source_and_a_name_of_its_own() {
-        let text = "[secrets]\nkey_id = \"b\"\nkey_env = \"K\"\nprevious = [{ key_id = \"a\", key_file = \"/k\" }]";
+        let text =
+            "[secrets]\nkey_id = \"b\"\nkey_env = \"K\"\nprevious = [{ key_id = \"a\", key_file = \"/k\" }]";
         let secrets = Config::parse(text, Overrides::default()).unwrap().secrets.unwrap();
         assert_eq!(secrets.current, KeySource { id: "b".into(), from: KeyFrom::Env("K".into()) });
         assert_eq!(secrets.previous[0].from, KeyFrom::File("/k".into()));

@@ -166,40 +166,43 @@ impl Store {
         hosts: fn(&str) -> Vec<String>,
     ) -> Result<Version, StoreError> {
         let (tenant, worker) = (tenant.to_owned(), worker.to_owned());
-        self.db.write(move |tx| {
-            let active = "SELECT active FROM worker WHERE tenant = ?1 AND name = ?2";
-            let active: Option<u64> =
-                tx.query_row(active, params![tenant, worker], |row| row.get(0)).optional()?;
-            let active = active.ok_or(StoreError::NotFound)?;
-            let all = versions(tx, &tenant, &worker)?;
-            let picked = match version {
-                Some(version) => all.into_iter().find(|candidate| candidate.version == version),
-                None => {
-                    all.into_iter().filter(|candidate| candidate.version < active).max_by_key(|v| v.version)
-                }
-            };
-            let mut picked = picked.ok_or(StoreError::NotFound)?;
-            activate(tx, &tenant, &worker, picked.version, &hosts(&picked.settings))?;
-            picked.active = true;
-            Ok(picked)
-        })
-        .await
+        self.db
+            .write(move |tx| {
+                let active = "SELECT active FROM worker WHERE tenant = ?1 AND name = ?2";
+                let active: Option<u64> =
+                    tx.query_row(active, params![tenant, worker], |row| row.get(0)).optional()?;
+                let active = active.ok_or(StoreError::NotFound)?;
+                let all = versions(tx, &tenant, &worker)?;
+                let picked = match version {
+                    Some(version) => all.into_iter().find(|candidate| candidate.version == version),
+                    None => all
+                        .into_iter()
+                        .filter(|candidate| candidate.version < active)
+                        .max_by_key(|v| v.version),
+                };
+                let mut picked = picked.ok_or(StoreError::NotFound)?;
+                activate(tx, &tenant, &worker, picked.version, &hosts(&picked.settings))?;
+                picked.active = true;
+                Ok(picked)
+            })
+            .await
     }
 
     /// Deletes a worker with all its versions.
     pub async fn delete(&self, tenant: &str, worker: &str) -> Result<(), StoreError> {
         let (tenant, worker) = (tenant.to_owned(), worker.to_owned());
-        self.db.write(move |tx| {
-            let gone =
-                tx.execute("DELETE FROM worker WHERE tenant = ?1 AND name = ?2", params![tenant, worker])?;
-            if gone == 0 {
-                return Err(StoreError::NotFound);
-            }
-            tx.execute("DELETE FROM version WHERE tenant = ?1 AND worker = ?2", params![tenant, worker])?;
-            tx.execute("DELETE FROM host WHERE tenant = ?1 AND worker = ?2", params![tenant, worker])?;
-            sweep(tx)
-        })
-        .await
+        self.db
+            .write(move |tx| {
+                let gone = tx
+                    .execute("DELETE FROM worker WHERE tenant = ?1 AND name = ?2", params![tenant, worker])?;
+                if gone == 0 {
+                    return Err(StoreError::NotFound);
+                }
+                tx.execute("DELETE FROM version WHERE tenant = ?1 AND worker = ?2", params![tenant, worker])?;
+                tx.execute("DELETE FROM host WHERE tenant = ?1 AND worker = ?2", params![tenant, worker])?;
+                sweep(tx)
+            })
+            .await
     }
 
     /// The versions of one worker, newest first.
@@ -211,26 +214,28 @@ impl Store {
     /// The active versions of one tenant, or of all, by worker name.
     pub async fn active(&self, tenant: Option<&str>) -> Result<Vec<Version>, StoreError> {
         let tenant = tenant.map(str::to_owned);
-        self.db.with(move |connection| {
-            let query = format!(
-                "{SELECT} WHERE v.version = w.active AND (?1 IS NULL OR v.tenant = ?1) ORDER BY v.worker"
-            );
-            let mut statement = connection.prepare(&query)?;
-            let rows = statement.query_map(params![tenant], read)?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        self.db
+            .with(move |connection| {
+                let query = format!(
+                    "{SELECT} WHERE v.version = w.active AND (?1 IS NULL OR v.tenant = ?1) ORDER BY v.worker"
+                );
+                let mut statement = connection.prepare(&query)?;
+                let rows = statement.query_map(params![tenant], read)?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
     }
 
     /// The code of this hash.
     pub async fn bundle(&self, hash: CodeHash) -> Result<Bytes, StoreError> {
-        self.db.with(move |connection| {
-            let query = "SELECT encoded FROM bundle WHERE hash = ?1";
-            let encoded: Option<Vec<u8>> =
-                connection.query_row(query, params![hash.0], |row| row.get(0)).optional()?;
-            encoded.map(Bytes::from).ok_or(StoreError::Damaged("a bundle is missing"))
-        })
-        .await
+        self.db
+            .with(move |connection| {
+                let query = "SELECT encoded FROM bundle WHERE hash = ?1";
+                let encoded: Option<Vec<u8>> =
+                    connection.query_row(query, params![hash.0], |row| row.get(0)).optional()?;
+                encoded.map(Bytes::from).ok_or(StoreError::Damaged("a bundle is missing"))
+            })
+            .await
     }
 
     /// Whether the store answers.

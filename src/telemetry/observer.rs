@@ -9,7 +9,8 @@ use http::HeaderMap;
 
 use super::Telemetry;
 use super::events::{
-    AccessChanged, AdmissionRefused, CapabilityUsed, HostCondemned, HostLost, HostStarted, InvocationFinished, StepRouted,
+    AccessChanged, AdmissionRefused, CapabilityUsed, HostCondemned, HostLost, HostStarted,
+    InvocationFinished, StepRouted,
 };
 use super::guest::GuestLine;
 use super::trace::{Span, TraceContext};

@@ -15,7 +15,7 @@ use base64::Engine as _;
 )]
 mod shared;
 
-pub(crate) use shared::{Answer, NameServer, Web};
+pub(crate) use shared::{Answer, NameServer, Web, certificate};
 
 /// `[outbound]` that trusts the origin's authority, asks this name server and may dial this port of the loopback.
 pub(crate) struct Outside {
@@ -27,15 +27,20 @@ pub(crate) struct Outside {
 impl Outside {
     /// For one origin.
     pub(crate) fn new(web: &Web, names: &NameServer) -> Self {
+        Self::at(web.port, &web.root, names)
+    }
+
+    /// For whatever listens at this port under this authority.
+    pub(crate) fn at(port: u16, authority: &[u8], names: &NameServer) -> Self {
         let mut root = tempfile::NamedTempFile::new().expect("a temporary file");
-        let pem = base64::engine::general_purpose::STANDARD.encode(&web.root);
+        let pem = base64::engine::general_purpose::STANDARD.encode(authority);
         write!(root, "-----BEGIN CERTIFICATE-----\n{pem}\n-----END CERTIFICATE-----\n")
             .expect("the file is writable");
         let mut config = String::new();
         let _ = write!(
             config,
             "[outbound]\nallow_private = [\"127.0.0.1:{}\"]\nname_servers = [\"{}\"]\nextra_roots = [{:?}]\n",
-            web.port,
+            port,
             names.address,
             root.path()
         );

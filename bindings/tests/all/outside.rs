@@ -159,7 +159,8 @@ impl Web {
     }
 }
 
-fn certificate(names: &[&str]) -> (CertificateDer<'static>, rustls::ServerConfig) {
+/// An authority, and a server's configuration with a certificate of it for these names.
+pub fn certificate(names: &[&str]) -> (CertificateDer<'static>, rustls::ServerConfig) {
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca_key = rcgen::KeyPair::generate().unwrap();

@@ -54,7 +54,8 @@ pub(crate) struct Rights {
 pub(crate) struct Wish<'a> {
     pub(crate) proxy: &'a str,
     pub(crate) method: &'a str,
-    pub(crate) path: &'a str,
+    /// As the upstream will read it; `None` if that is not sure, so that no check about paths can hold.
+    pub(crate) path: Option<&'a str>,
     pub(crate) now: SystemTime,
 }
 
@@ -138,16 +139,17 @@ fn check_within(ring: &Ring, token: &str, wish: Wish<'_>, time_max: Duration) ->
 }
 
 fn decide(token: &Biscuit, wish: Wish<'_>, time_max: Duration) -> Result<(String, String), Token> {
-    let limits =
-        AuthorizerLimits { max_facts: FACTS_MAX, max_iterations: ROUNDS_MAX, max_time: time_max };
+    let limits = AuthorizerLimits { max_facts: FACTS_MAX, max_iterations: ROUNDS_MAX, max_time: time_max };
     let mut authorizer = AuthorizerBuilder::new()
         .set_limits(limits)
         .fact(fact("time", Term::from(wish.now)))?
         .fact(fact("request_proxy", string(wish.proxy)))?
         .fact(fact("request_method", string(wish.method)))?
-        .fact(fact("request_path", string(wish.path)))?
-        .policy("allow if tenant($t), proxy($p), request_proxy($p), method($m), request_method($m)")?
-        .build(token)?;
+        .policy("allow if tenant($t), proxy($p), request_proxy($p), method($m), request_method($m)")?;
+    if let Some(path) = wish.path {
+        authorizer = authorizer.fact(fact("request_path", string(path)))?;
+    }
+    let mut authorizer = authorizer.build(token)?;
     authorizer.authorize()?;
     authorizer.query_exactly_one("data($t, $s) <- tenant($t), sub($s)")
 }
@@ -180,7 +182,12 @@ mod tests {
     }
 
     fn wish<'a>(proxy: &'a str, method: &'a str, path: &'a str, now_s: u64) -> Wish<'a> {
-        Wish { proxy, method, path, now: SystemTime::UNIX_EPOCH + Duration::from_secs(now_s) }
+        Wish {
+            proxy,
+            method,
+            path: (path != "?").then_some(path),
+            now: SystemTime::UNIX_EPOCH + Duration::from_secs(now_s),
+        }
     }
 
     /// The token with another block, as its holder makes it, who has no key of ours.
@@ -198,7 +205,8 @@ mod tests {
     fn a_holder_can_take_away_and_never_add() {
         let (_folder, ring) = ring();
         let (token, id) = delegate(&ring, &rights()).unwrap();
-        let Answer::Allowed { tenant, sub, ids } = check(&ring, &token, wish("github", "GET", "/x", 1_999)) else {
+        let Answer::Allowed { tenant, sub, ids } = check(&ring, &token, wish("github", "GET", "/x", 1_999))
+        else {
             panic!("not allowed")
         };
         assert_eq!((&*tenant, &*sub, ids), ("acme", "acme/agent", vec![id.clone()]));
@@ -213,6 +221,8 @@ mod tests {
             ("check if request_path($p), $p.starts_with(\"/a/\")", "github", "GET", "/b", 1_000, false),
             ("check if time($t), $t < 1970-01-01T00:20:00Z", "github", "GET", "/x", 1_199, true),
             ("check if time($t), $t < 1970-01-01T00:20:00Z", "github", "GET", "/x", 1_200, false),
+            ("check if request_path($p), $p.starts_with(\"/a/\")", "github", "GET", "?", 1_000, false),
+            ("", "github", "GET", "?", 1_000, true),
             // Facts of a holder's own count for nothing.
             ("proxy(\"bank\")", "bank", "GET", "/x", 1_000, false),
             ("method(\"DELETE\")", "github", "DELETE", "/x", 1_000, false),

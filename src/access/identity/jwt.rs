@@ -215,13 +215,16 @@ mod tests {
         let public = URL_SAFE_NO_PAD.decode(&ring.signing().x).unwrap();
         for secret in [public, ring.signing().x.clone().into_bytes()] {
             let header = Header { kid: kid.clone(), ..Header::new(Algorithm::HS256) };
-            let forged = jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(&secret)).unwrap();
+            let forged =
+                jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(&secret)).unwrap();
             assert_eq!(check(&ring, &forged), Err(Forged));
         }
         let good = json!({ "alg": "EdDSA", "kid": ring.signing().kid });
         let token = signed(&ring, &good, &claims());
         let (message, _) = token.rsplit_once('.').unwrap();
-        for bad in [message.to_owned(), format!("{message}."), format!("{token}.x"), String::new(), "..".into()] {
+        for bad in
+            [message.to_owned(), format!("{message}."), format!("{token}.x"), String::new(), "..".into()]
+        {
             assert_eq!(check(&ring, &bad), Err(Forged), "{bad}");
         }
     }

@@ -195,8 +195,7 @@ impl Proxies {
         let (base, gate) = (parsed.base.clone(), Arc::new(Gate::new(parsed.caps)));
         let rule = Arc::new(parsed.rule(name));
         let source = Arc::clone(&self.vault) as Arc<_>;
-        let channel =
-            SecretProxy::new(self.outbound.net(), rule, gate, class, tenant.name.shared(), source);
+        let channel = SecretProxy::new(self.outbound.net(), rule, gate, class, tenant.name.shared(), source);
         Some(Live { base, channel })
     }
 

@@ -194,7 +194,8 @@ impl ProxySettings {
         let origin: HostPattern =
             base.parse().map_err(|_| bad("origin", "is not a host, with a port if it is not 443"))?;
         let method = |text: &String| {
-            let plain = text.bytes().all(|b| b.is_ascii_uppercase()) && !matches!(&**text, "CONNECT" | "TRACE");
+            let plain =
+                text.bytes().all(|b| b.is_ascii_uppercase()) && !matches!(&**text, "CONNECT" | "TRACE");
             text.parse::<Method>().ok().filter(|_| plain)
         };
         let methods: Option<Vec<Method>> = self.methods.iter().map(method).collect();
@@ -239,11 +240,9 @@ impl Inject {
     fn parse(&self) -> Result<Injection, BadSetting> {
         Ok(match self {
             Self::Bearer {} => Injection::Bearer,
-            Self::Header { name, before, after } => Injection::Header {
-                name: header(name)?,
-                before: text(before)?,
-                after: text(after)?,
-            },
+            Self::Header { name, before, after } => {
+                Injection::Header { name: header(name)?, before: text(before)?, after: text(after)? }
+            }
             Self::Basic { user } if user.contains(':') => return Err(bad("the user holds a colon")),
             Self::Basic { user } => Injection::Basic { user: text(user)? },
             Self::Query { name } if name.is_empty() => return Err(bad("the parameter has no name")),
@@ -323,7 +322,8 @@ mod tests {
     use super::*;
 
     fn parse(change: impl FnOnce(&mut Value)) -> Result<Parsed, String> {
-        let mut value = json!({ "origin": "api.example.com", "secret": "token", "inject": { "type": "bearer" } });
+        let mut value =
+            json!({ "origin": "api.example.com", "secret": "token", "inject": { "type": "bearer" } });
         change(&mut value);
         let settings: ProxySettings = serde_json::from_value(value).map_err(|error| error.to_string())?;
         settings.parse().map_err(|error| error.to_string())
@@ -370,7 +370,10 @@ mod tests {
             ("inject", json!({ "type": "header", "name": "x", "before": "a\r\nb" })),
             ("inject", json!({ "type": "basic", "user": "a:b" })),
             ("inject", json!({ "type": "client_credentials", "tokenUrl": "http://a/", "clientId": "c" })),
-            ("inject", json!({ "type": "github_app", "api": "https://u:p@a/", "appId": 1, "installationId": 2 })),
+            (
+                "inject",
+                json!({ "type": "github_app", "api": "https://u:p@a/", "appId": 1, "installationId": 2 }),
+            ),
             ("type", json!("x")),
         ] {
             let error = parse(|value| value[field] = bad.clone()).map(|_| ()).unwrap_err();

@@ -98,10 +98,7 @@ impl MasterKeys {
     }
 
     #[cfg(test)]
-    pub(crate) fn of(
-        current: (String, [u8; KEY_BYTES]),
-        previous: Vec<(String, [u8; KEY_BYTES])>,
-    ) -> Self {
+    pub(crate) fn of(current: (String, [u8; KEY_BYTES]), previous: Vec<(String, [u8; KEY_BYTES])>) -> Self {
         let key = |(id, bytes): (String, [u8; KEY_BYTES])| MasterKey {
             id,
             key: RandomizedNonceKey::new(&AES_256_GCM, &bytes).unwrap(),
@@ -187,7 +184,9 @@ mod tests {
     #[test]
     fn keys_are_hexadecimal_or_base64() {
         let hex = "ab".repeat(32);
-        for good in [hex.clone(), format!("{hex}\n"), STANDARD.encode([7; 32]), URL_SAFE_NO_PAD.encode([7; 32])] {
+        for good in
+            [hex.clone(), format!("{hex}\n"), STANDARD.encode([7; 32]), URL_SAFE_NO_PAD.encode([7; 32])]
+        {
             assert!(parse(good.as_bytes()).is_some(), "{good}");
         }
         for bad in ["", "ab", &hex[1..], &STANDARD.encode([7; 31]), &format!("{hex}00")] {

@@ -104,8 +104,7 @@ impl Vault {
         }
         let _change = self.change.lock().await;
         let (owner, label) = (tenant.to_owned(), name.to_owned());
-        let seal =
-            move |version| seal::seal(&keys, Label { tenant: &owner, name: &label }, version, &value);
+        let seal = move |version| seal::seal(&keys, Label { tenant: &owner, name: &label }, version, &value);
         let row = self.store.put_secret(tenant, name, now_ms(), seal).await?;
         let info = SecretInfo::from(&row);
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
@@ -141,9 +140,8 @@ impl Vault {
     pub(crate) async fn reseal(&self) -> Result<u64, KeepError> {
         let Some(keys) = self.keys.clone() else { return Ok(0) };
         let current = keys.current().id.clone();
-        let again = move |row: &SecretRow| {
-            rewrap(&keys, Label { tenant: &row.tenant, name: &row.name }, &row.sealed)
-        };
+        let again =
+            move |row: &SecretRow| rewrap(&keys, Label { tenant: &row.tenant, name: &row.name }, &row.sealed);
         self.store.rewrap(&current, again).await
     }
 }
