@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use atoll_loader::bundle::Bundle;
 use atoll_loader::limits::{BODY_INLINE_BYTES_MAX, FRAME_BYTES_MAX, MIB};
+use http::StatusCode;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -46,7 +47,7 @@ use bundles::Bundles;
 use calls::inline;
 use convert::{request_out, response_in};
 use inlet::{Inlet, Taken};
-use invocation::{Invocation, RawAnswer, RawBody, TOO_LARGE, Wants, unusable};
+use invocation::{Invocation, RawAnswer, RawBody, TOO_LARGE, UNASKED_SOCKET, Wants, unusable};
 use outlet::{Prepared, Pump, prepare};
 
 use crate::channel::Channel;
@@ -54,6 +55,7 @@ use crate::seam::{
     Body, BodyFrame, BodyStep, ChannelId, Condemned, EnvValue, Event, Heartbeat, HttpResponse, Identity,
     InvocationId, Invoke, Outbound, Outcome, StreamId, ToGateway, ToHost, Usage,
 };
+use crate::socket::handshake::is_wanted;
 
 /// Locks over which the table is spread.
 const SHARDS: usize = 16;
@@ -263,7 +265,8 @@ impl Inner {
         }
         let id = InvocationId(self.next.fetch_add(1, Ordering::Relaxed));
         let (env, channels) = grants(start.env);
-        let wants = match start.event {
+        let wants = match &start.event {
+            StartEvent::Fetch(request) if is_wanted(request.method(), request.headers()) => Wants::Socket,
             StartEvent::Fetch(_) => Wants::Response,
             StartEvent::Scheduled { .. } | StartEvent::Execute { .. } => Wants::Value,
         };
@@ -411,7 +414,7 @@ impl Inner {
     }
 
     fn response(&self, invocation: &Invocation, response: HttpResponse) -> Result<(), Violation> {
-        if invocation.wants != Wants::Response {
+        if invocation.wants == Wants::Value {
             return Err(Violation::WrongAnswer);
         }
         check_inline(&response.body)?;
@@ -419,12 +422,19 @@ impl Inner {
         let (head, body) = match response_in(response) {
             Ok(parts) => parts,
             Err(bad) => {
-                self.judge(invocation, unusable(bad.to_string()));
+                self.judge(invocation, unusable(&bad.to_string()));
                 return Ok(());
             }
         };
-        // Messages of a WebSocket have bounds of their own, and no end that could be bounded.
-        let allowed = if head.status() == http::StatusCode::SWITCHING_PROTOCOLS { u64::MAX } else { allowed };
+        let allowed = match (head.status(), invocation.wants) {
+            // Messages of a WebSocket have bounds of their own, and no end that could be bounded.
+            (StatusCode::SWITCHING_PROTOCOLS, Wants::Socket) => u64::MAX,
+            (StatusCode::SWITCHING_PROTOCOLS, _) => {
+                self.judge(invocation, unusable(UNASKED_SOCKET));
+                return Ok(());
+            }
+            _ => allowed,
+        };
         let body = match body {
             Body::Stream { id, length } => RawBody::Stream(id, Inlet::new(length, allowed)),
             whole => RawBody::Whole(inline(whole)),

@@ -25,6 +25,12 @@ function required(given, count, method) {
   }
 }
 
+// What it walks over is read when it is called: a receiver that is no form is an error at once, not at the first step.
+const walk = (form, show) => steps(entriesOf(form), show);
+function* steps(entries, show) {
+  for (const each of entries) yield show(each);
+}
+
 let entriesOf;
 class FormData {
   #entries = [];
@@ -82,14 +88,14 @@ class FormData {
     if (typeof callback !== "function") throw new TypeError("Failed to execute 'forEach' on 'FormData': parameter 1 is not of type 'Function'.");
     for (const { 0: name, 1: value } of this) primordials.ReflectApply(callback, thisArg, [value, name, this]);
   }
-  *keys() {
-    for (const each of this.#entries) yield each.name;
+  keys() {
+    return walk(this, (each) => each.name);
   }
-  *values() {
-    for (const each of this.#entries) yield each.value;
+  values() {
+    return walk(this, (each) => each.value);
   }
-  *entries() {
-    for (const each of this.#entries) yield [each.name, each.value];
+  entries() {
+    return walk(this, (each) => [each.name, each.value]);
   }
   get [SymbolToStringTag]() {
     return "FormData";

@@ -43,6 +43,8 @@ pub struct Ended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wants {
     Response,
+    /// A response, and it may be a WebSocket.
+    Socket,
     Value,
 }
 
@@ -285,9 +287,13 @@ impl Invocation {
 }
 
 /// The outcome of an answer that HTTP cannot carry.
-pub(super) fn unusable(message: String) -> Outcome {
-    Outcome::GuestError(GuestError { name: "TypeError".to_owned(), message, stack: None })
+pub(super) fn unusable(message: &str) -> Outcome {
+    Outcome::GuestError(GuestError { name: "TypeError".to_owned(), message: message.to_owned(), stack: None })
 }
+
+/// Why a WebSocket is not passed on.
+pub(super) const UNASKED_SOCKET: &str =
+    "The worker answered with a WebSocket to a request that did not ask for one.";
 
 /// The outcome of a response beyond its bound.
 pub(super) const TOO_LARGE: Outcome = Outcome::Limit(LimitKind::ResponseBytes);
