@@ -36,7 +36,7 @@ impl NewToken {
     pub fn make() -> Option<Self> {
         let mut random = Zeroizing::new([0; TOKEN_BYTES]);
         getrandom::fill(&mut *random).ok()?;
-        let token = Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&*random)));
+        let token = Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random.as_slice())));
         let sha256 = Sha256::digest(token.as_bytes()).into();
         Some(Self { token, sha256 })
     }

@@ -10,6 +10,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use atoll_bindings::body::{BoxError, RequestBody};
 use atoll_bindings::channel::{CallContext, Channel as _};
@@ -33,6 +34,8 @@ use crate::problem::Problem;
 use crate::server::Gateway;
 use crate::server::body::{ClientBody, ReplyBody};
 
+/// Longest wait for the head of an upstream's answer, in seconds. Guests have their wall time; callers here have this.
+const ANSWER_SECONDS_MAX: u64 = 600;
 /// What an upstream may not say in the name of the gateway's own origin.
 const NOT_OURS: [HeaderName; 6] = [
     http::header::STRICT_TRANSPORT_SECURITY,
@@ -81,8 +84,12 @@ pub(super) async fn answer(
     let identity = Identity { tenant: tenant.shared(), worker: bearer.sub.into(), traceparent };
     // No invocation of a host: numbers of those begin at 1.
     let context = CallContext::new(identity, InvocationId(0));
-    let response = live.channel.fetch(context, Request::from_parts(parts, body)).await.map_err(problem)?;
-    Ok(to_client(response, permit, head_only))
+    let answer = live.channel.fetch(context, Request::from_parts(parts, body));
+    let limit = Duration::from_secs(ANSWER_SECONDS_MAX);
+    let answer = tokio::time::timeout(limit, answer).await.map_err(|_| {
+        Problem::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The upstream does not answer.")
+    })?;
+    Ok(to_client(answer.map_err(problem)?, permit, head_only))
 }
 
 async fn admit(

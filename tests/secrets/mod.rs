@@ -126,7 +126,7 @@ impl World {
         let config = format!(
             "{}[secrets]\nkey_id = \"one\"\nkey_file = {:?}\n[identity]\nissuer = \"{ISSUER}\"\n\
              [proxy.github]\ntenants = [\"*\"]\norigin = \"api.test:{port}\"\nmethods = [\"GET\", \"POST\", \"DELETE\"]\n\
-             secret = \"github\"\ninject = {{ type = \"bearer\" }}\n{}",
+             secret = \"github\"\ninject = {{ type = \"bearer\" }}\n{}\n",
             outside.config,
             key.path(),
             more.replace("PORT", &port.to_string()),
