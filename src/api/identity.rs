@@ -180,12 +180,11 @@ pub(super) async fn post(
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
     let asker = asker(gateway, &request)?;
-    input::require_json(request.headers())?;
-    let body = input::read(request, &gateway.config.http, input::SMALL_BODY_BYTES_MAX).await?;
+    let limits = &gateway.config.http;
     if delegation {
-        delegate(gateway, &asker, input::parse(&body)?)
+        delegate(gateway, &asker, input::small(request, limits).await?)
     } else {
-        identity(gateway, &asker, input::parse(&body)?)
+        identity(gateway, &asker, input::small(request, limits).await?)
     }
 }
 
@@ -259,15 +258,12 @@ pub(super) async fn revoke(
     caller: &Caller,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
-    input::require_json(request.headers())?;
-    let body = input::read(request, &gateway.config.http, input::SMALL_BODY_BYTES_MAX).await?;
-    let RevokeInput { id } = input::parse(&body)?;
+    let RevokeInput { id } = input::small(request, &gateway.config.http).await?;
     if id.is_empty() || id.len() > ID_BYTES_MAX || !id.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return Err(invalid("`id` is that of an identity, an invocation or a delegation."));
     }
     let tenant = caller.tenant.name.as_str();
     gateway.access.issuer.revoke(tenant, &id).await.map_err(|error| keep_problem(&error))?;
-    let (actor, what) = (caller.actor.as_str(), "revocation");
-    gateway.access.tell(&AccessEvent { tenant, actor, what, name: &id, action: "revoke", detail: "" });
+    caller.tell(gateway, "revocation", &id, "revoke", "");
     Ok(no_content())
 }

@@ -10,7 +10,6 @@ use super::{input, json, no_content};
 use crate::access::proxies::settings::ProxySettings;
 use crate::access::proxies::{Owner, ProxyError};
 use crate::config::Name;
-use crate::observe::AccessEvent;
 use crate::problem::Problem;
 use crate::server::Gateway;
 use crate::server::body::ReplyBody;
@@ -49,12 +48,6 @@ fn all(gateway: &Gateway, caller: &Caller) -> Vec<ProxyOutput> {
     gateway.access.proxies.list(caller.tenant.name.as_str()).into_iter().map(output).collect()
 }
 
-fn tell(gateway: &Gateway, caller: &Caller, name: &Name, action: &'static str, detail: &str) {
-    let (tenant, actor) = (caller.tenant.name.as_str(), caller.actor.as_str());
-    let event = AccessEvent { tenant, actor, what: "proxy", name: name.as_str(), action, detail };
-    gateway.access.tell(&event);
-}
-
 pub(super) fn list(gateway: &Gateway, caller: &Caller) -> Response<ReplyBody> {
     json(StatusCode::OK, &List { proxies: all(gateway, caller) })
 }
@@ -71,12 +64,10 @@ pub(super) async fn put(
     name: &Name,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
-    input::require_json(request.headers())?;
-    let body = input::read(request, &gateway.config.http, input::SMALL_BODY_BYTES_MAX).await?;
-    let settings: ProxySettings = input::parse(&body)?;
+    let settings: ProxySettings = input::small(request, &gateway.config.http).await?;
     let origin = settings.origin.clone();
     gateway.access.proxies.put(&caller.tenant, name, settings).await.map_err(problem)?;
-    tell(gateway, caller, name, "put", &origin);
+    caller.tell(gateway, "proxy", name.as_str(), "put", &origin);
     get(gateway, caller, name)
 }
 
@@ -87,6 +78,6 @@ pub(super) async fn delete(
 ) -> Result<Response<ReplyBody>, Problem> {
     let deleted = gateway.access.proxies.delete(caller.tenant.name.as_str(), name.as_str()).await;
     deleted.map_err(problem)?;
-    tell(gateway, caller, name, "delete", "");
+    caller.tell(gateway, "proxy", name.as_str(), "delete", "");
     Ok(no_content())
 }

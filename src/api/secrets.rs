@@ -13,7 +13,6 @@ use super::{input, json, no_content};
 use crate::access::secrets::{SecretError, SecretInfo};
 use crate::access::store::KeepError;
 use crate::config::Name;
-use crate::observe::AccessEvent;
 use crate::problem::Problem;
 use crate::server::Gateway;
 use crate::server::body::ReplyBody;
@@ -47,12 +46,6 @@ fn problem(error: SecretError) -> Problem {
     }
 }
 
-fn tell(gateway: &Gateway, caller: &Caller, name: &Name, action: &'static str, detail: &str) {
-    let (tenant, actor) = (caller.tenant.name.as_str(), caller.actor.as_str());
-    let event = AccessEvent { tenant, actor, what: "secret", name: name.as_str(), action, detail };
-    gateway.access.tell(&event);
-}
-
 pub(super) fn list(gateway: &Gateway, caller: &Caller) -> Response<ReplyBody> {
     let secrets = gateway.access.vault.list(caller.tenant.name.as_str());
     json(StatusCode::OK, &List { secrets })
@@ -81,7 +74,7 @@ pub(super) async fn put(
     drop(body);
     let put = gateway.access.vault.put(caller.tenant.name.as_str(), name.as_str(), value).await;
     let info = put.map_err(problem)?;
-    tell(gateway, caller, name, "put", &info.version.to_string());
+    caller.tell(gateway, "secret", name.as_str(), "put", &info.version.to_string());
     Ok(json(StatusCode::OK, &info))
 }
 
@@ -92,6 +85,6 @@ pub(super) async fn delete(
 ) -> Result<Response<ReplyBody>, Problem> {
     let deleted = gateway.access.vault.delete(caller.tenant.name.as_str(), name.as_str()).await;
     deleted.map_err(problem)?;
-    tell(gateway, caller, name, "delete", "");
+    caller.tell(gateway, "secret", name.as_str(), "delete", "");
     Ok(no_content())
 }

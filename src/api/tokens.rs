@@ -10,7 +10,6 @@ use super::{input, json, no_content};
 use crate::access::tokens::TokenInfo;
 use crate::config::{Name, Scope};
 use crate::deploy::now_ms;
-use crate::observe::AccessEvent;
 use crate::problem::Problem;
 use crate::server::Gateway;
 use crate::server::body::ReplyBody;
@@ -40,11 +39,6 @@ struct List {
     tokens: Vec<TokenInfo>,
 }
 
-fn tell(gateway: &Gateway, caller: &Caller, name: &str, action: &'static str, detail: &str) {
-    let (tenant, actor) = (caller.tenant.name.as_str(), caller.actor.as_str());
-    gateway.access.tell(&AccessEvent { tenant, actor, what: "token", name, action, detail });
-}
-
 pub(super) fn list(gateway: &Gateway, caller: &Caller) -> Response<ReplyBody> {
     json(StatusCode::OK, &List { tokens: gateway.access.tokens.list(caller.tenant.name.as_str()) })
 }
@@ -54,9 +48,8 @@ pub(super) async fn post(
     caller: &Caller,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
-    input::require_json(request.headers())?;
-    let body = input::read(request, &gateway.config.http, input::SMALL_BODY_BYTES_MAX).await?;
-    let CreateInput { name, mut scopes, expires_in_seconds } = input::parse(&body)?;
+    let wish = input::small(request, &gateway.config.http).await?;
+    let CreateInput { name, mut scopes, expires_in_seconds } = wish;
     let invalid = |detail: &'static str| Problem::unprocessable("invalid_token_request", detail);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(invalid("`name` has 1 to 100 bytes and no control characters."));
@@ -79,7 +72,7 @@ pub(super) async fn post(
     let made = gateway.access.tokens.create(tenant, name, scopes, expires_ms).await;
     let (info, token) = made.map_err(|error| keep_problem(&error))?;
     let scopes: Vec<&str> = info.scopes.iter().map(|scope| scope.name()).collect();
-    tell(gateway, caller, &info.id, "create", &scopes.join(" "));
+    caller.tell(gateway, "token", &info.id, "create", &scopes.join(" "));
     Ok(json(StatusCode::CREATED, &CreateOutput { info, token: &token }))
 }
 
@@ -90,6 +83,6 @@ pub(super) async fn delete(
 ) -> Result<Response<ReplyBody>, Problem> {
     let deleted = gateway.access.tokens.delete(caller.tenant.name.as_str(), id.as_str()).await;
     deleted.map_err(|error| keep_problem(&error))?;
-    tell(gateway, caller, id.as_str(), "revoke", "");
+    caller.tell(gateway, "token", id.as_str(), "revoke", "");
     Ok(no_content())
 }
