@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run dev-setup test-setup build test hostile bench lint fmt clean
+.PHONY: help run dev-setup test-setup build test hostile soak bench lint fmt clean
 
 CARGO ?= cargo
 # Where `make run` listens; change it with `make run LISTEN=127.0.0.1:9000`.
@@ -33,6 +33,9 @@ test: test-setup ## Run every test
 
 hostile: test-setup ## Run the hostile suite alone and print its table (ROW=21 for one row)
 	$(if $(ROW),ATOLL_TEST_ROW=$(ROW)) $(CARGO) test --release --locked --workspace --test main -- --nocapture --test-threads=1 hostile::
+
+soak: test-setup ## Run good and hostile tenants mixed, with hosts killed at random (MINUTES=60; ten seconds without)
+	$(if $(MINUTES),ATOLL_SOAK_MINUTES=$(MINUTES)) $(CARGO) test --release --locked --workspace --test main -- --nocapture soak::
 
 bench: test-setup ## Run the benches next to workerd; prints a table and writes JSON (BENCH="--quick" for a short one)
 	$(CARGO) bench --locked --workspace --bench side_by_side -- $(BENCH)

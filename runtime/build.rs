@@ -40,6 +40,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=../Cargo.lock");
     println!("cargo::rerun-if-changed=js");
+    println!("cargo::rerun-if-changed=node");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let metadata = metadata();
     let mut table = String::from("pub(crate) static SCRIPTS: &[(&str, &str)] = &[\n");
@@ -52,13 +53,41 @@ fn main() {
             embed(&mut table, &out, &format!("ext:{package}/{file}"), &source);
         }
     }
-    for file in ["cloudflare_workers.js", "formdata.js", "loader.js", "rpc.js", "websocket.js", "workers.js"]
-    {
+    for file in [
+        "cloudflare_workers.js",
+        "eventsource.js",
+        "formdata.js",
+        "kv.js",
+        "loader.js",
+        "reasons.js",
+        "rpc.js",
+        "tail.js",
+        "websocket.js",
+        "workers.js",
+    ] {
         let source = std::fs::read_to_string(Path::new("js").join(file)).expect("our own script");
         embed(&mut table, &out, &format!("ext:atoll/{file}"), &source);
     }
+    for (root, prefix) in [("node/deno", "ext:deno_node"), ("js/node", "ext:atoll/node")] {
+        let mut files = Vec::new();
+        collect(Path::new(root), &mut files);
+        files.sort();
+        for file in files {
+            let name = file.strip_prefix(root).expect("it is below").to_str().expect("a name in ASCII");
+            let source = std::fs::read_to_string(&file).expect("a script");
+            embed(&mut table, &out, &format!("{prefix}/{name}"), &source);
+        }
+    }
     table.push_str("];\n");
     std::fs::write(out.join("scripts.rs"), table).expect("OUT_DIR is writable");
+}
+
+/// Every file below a folder.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder of scripts") {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() { collect(&path, files) } else { files.push(path) }
+    }
 }
 
 /// Lets `DecompressionStream` decompress a chunk in small steps, between which limits are looked at: one call on a large

@@ -52,9 +52,11 @@ Atoll serves the examples. In another terminal:
   curl '$(worker hono)/notes' -H 'content-type: application/json' -d '{"text":"hi"}'
   curl '$(worker dispatcher)/'
   curl '$(worker dispatcher)/' --data-binary 'export default { fetch() { return new Response("guest\n") } }'
+  curl '$(worker codemode)/' --data-binary 'async () => tools.search({ word: "reef" })'
   curl -N '$(worker streaming)/'
   curl '$(worker wasm)/?n=10000'
   curl '$(worker scheduled)/'
+  curl '$(worker shop)/?apple=4&bread=1'
 
 Workers also answer at host names:  curl http://hello.demo.localhost:${listen##*:}/
 Code mode, one POST:

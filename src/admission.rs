@@ -1,14 +1,15 @@
 //! Who gets in: pure policy over counts and time, and the thin shared driver around it.
 //!
 //! ```text
-//!  request ─▶ global in-flight cap ─▶ tenant's share ─▶ tenant's loads/s ─▶ Permit (released by Drop)
-//!                    │ 503                │ 429               │ 429
+//!  request ─▶ room in the audit log ─▶ global in-flight cap ─▶ tenant's share ─▶ tenant's loads/s ─▶ Permit (released by Drop)
+//!                    │ 503                    │ 503                │ 429               │ 429
 //! ```
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::audit::{Audit, Place};
 use crate::config::Name;
 
 /// One tenant's share of the machine.
@@ -61,6 +62,13 @@ pub enum Denied {
     Concurrency,
     /// The tenant has too many executions in flight.
     Executions,
+    /// The audit log cannot take more, and nothing happens without it.
+    Audit,
+    /// The tenant ended so many isolate hosts that it must wait, for the sake of the others.
+    Suspended {
+        /// Until then, in seconds, at least 1.
+        retry_after_s: u32,
+    },
     /// The tenant starts fresh isolates too fast.
     Loads {
         /// When a token is there again, in seconds, at least 1.
@@ -77,6 +85,8 @@ impl Denied {
             Self::Concurrency => "too_many_requests",
             Self::Executions => "too_many_executions",
             Self::Loads { .. } => "too_many_loads",
+            Self::Audit => "audit_unavailable",
+            Self::Suspended { .. } => "tenant_suspended",
         }
     }
 
@@ -84,7 +94,7 @@ impl Denied {
     #[must_use]
     pub fn retry_after_s(self) -> u32 {
         match self {
-            Self::Loads { retry_after_s } => retry_after_s,
+            Self::Loads { retry_after_s } | Self::Suspended { retry_after_s } => retry_after_s,
             _ => 1,
         }
     }
@@ -170,6 +180,7 @@ pub struct Admission {
 }
 
 struct Shared {
+    audit: Audit,
     global: GlobalPolicy,
     in_flight: std::sync::atomic::AtomicU32,
     tenants: BTreeMap<Name, Mutex<Share>>,
@@ -181,22 +192,28 @@ pub struct Permit {
     shared: Arc<Shared>,
     tenant: Name,
     kind: Kind,
+    place: Place,
 }
 
 impl Admission {
     /// Nothing in flight.
     #[must_use]
-    pub fn new(global: GlobalPolicy, tenants: impl IntoIterator<Item = (Name, TenantPolicy)>) -> Self {
+    pub fn new(
+        global: GlobalPolicy,
+        tenants: impl IntoIterator<Item = (Name, TenantPolicy)>,
+        audit: Audit,
+    ) -> Self {
         let tenants =
             tenants.into_iter().map(|(name, policy)| (name, Mutex::new(Share::new(policy, 0)))).collect();
         let in_flight = std::sync::atomic::AtomicU32::new(0);
-        Self { shared: Arc::new(Shared { global, in_flight, tenants, started: Instant::now() }) }
+        Self { shared: Arc::new(Shared { audit, global, in_flight, tenants, started: Instant::now() }) }
     }
 
     /// Lets a request of a known tenant in, or says why not. An unknown tenant has no share at all.
     pub fn enter(&self, tenant: &Name, kind: Kind) -> Result<Permit, Denied> {
         use std::sync::atomic::Ordering::Relaxed;
         let share = self.shared.tenants.get(tenant).ok_or(Denied::Concurrency)?;
+        let place = self.shared.audit.place().map_err(|_| Denied::Audit)?;
         if self.shared.in_flight.fetch_add(1, Relaxed) >= self.shared.global.in_flight_max {
             self.shared.in_flight.fetch_sub(1, Relaxed);
             return Err(Denied::Overloaded);
@@ -208,13 +225,20 @@ impl Admission {
             self.shared.in_flight.fetch_sub(1, Relaxed);
             return Err(denied);
         }
-        Ok(Permit { shared: self.shared.clone(), tenant: tenant.clone(), kind })
+        Ok(Permit { shared: self.shared.clone(), tenant: tenant.clone(), kind, place })
     }
 
     /// Requests in flight, over all tenants.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.shared.in_flight.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl Permit {
+    /// The room for the record of what was admitted; it is given out once.
+    pub(crate) fn take_place(&mut self) -> Place {
+        std::mem::replace(&mut self.place, Place::nowhere())
     }
 }
 
@@ -258,7 +282,7 @@ mod tests {
                     Err(Denied::Concurrency) => prop_assert_eq!(inside.len(), 5),
                     Err(Denied::Executions) => prop_assert_eq!(executions, 3),
                     Err(Denied::Loads { retry_after_s }) => prop_assert!(retry_after_s >= 1),
-                    Err(Denied::Overloaded) => prop_assert!(false, "a share knows nothing of the others"),
+                    Err(Denied::Overloaded | Denied::Audit | Denied::Suspended { .. }) => prop_assert!(false, "a share knows nothing of the others"),
                 }
                 prop_assert!(inside.len() <= 5);
                 prop_assert!(inside.iter().filter(|kind| **kind == Kind::Execution).count() <= 3);
@@ -285,7 +309,7 @@ mod tests {
     fn the_gateway_as_a_whole_has_a_cap_and_permits_return_by_drop() {
         let (a, b) = (Name::parse("a").unwrap(), Name::parse("b").unwrap());
         let tenants = [(a.clone(), policy()), (b.clone(), policy())];
-        let admission = Admission::new(GlobalPolicy { in_flight_max: 2 }, tenants);
+        let admission = Admission::new(GlobalPolicy { in_flight_max: 2 }, tenants, Audit::off());
         let first = admission.enter(&a, Kind::Warm).ok().unwrap();
         let _second = admission.enter(&b, Kind::Execution).ok().unwrap();
         assert_eq!(admission.enter(&b, Kind::Warm).err(), Some(Denied::Overloaded));

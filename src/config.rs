@@ -3,7 +3,9 @@
 //! Raw, unchecked structs stop in this module. Whoever holds a [`Config`] holds values that were checked. Each table has its
 //! file; what only the whole can know is checked here.
 
+mod audit;
 mod egress;
+mod hosts;
 mod http;
 mod identity;
 mod name;
@@ -20,7 +22,9 @@ use atoll_loader::CheckConfig;
 use atoll_loader::limits::MIB;
 use serde::Deserialize;
 
+pub use audit::{AuditConfig, Fsync, OnFull};
 pub use egress::EgressClass;
+pub use hosts::HostClassConfig;
 pub use http::HttpLimits;
 pub use identity::IdentityConfig;
 pub use name::{NAME_BYTES_MAX, Name, is_host_name};
@@ -33,6 +37,8 @@ use tenant::RawTenant;
 
 use crate::access::proxies::settings::{PROXIES_MAX, ProxySettings};
 use crate::admission::GlobalPolicy;
+use crate::cost::Prices;
+use crate::hosts::PenaltyPolicy;
 use crate::route::overrides::{ROUTE_RULES_MAX, RawRouteRule, RouteRule};
 
 /// Largest configuration file, in bytes.
@@ -137,6 +143,14 @@ pub struct Config {
     pub routes: Vec<RouteRule>,
     /// Sandboxes for steps that need a filesystem or a binary; `None`: there are none.
     pub sandbox: Option<SandboxConfig>,
+    /// Further classes of isolate hosts, by name.
+    pub host_classes: BTreeMap<String, HostClassConfig>,
+    /// What tenants that end isolate hosts are made to do.
+    pub blame: PenaltyPolicy,
+    /// The audit log.
+    pub audit: AuditConfig,
+    /// What executions cost; `None`: nobody counts.
+    pub cost: Option<Prices>,
     /// Tenants by name.
     pub tenants: BTreeMap<Name, Arc<Tenant>>,
 }
@@ -208,6 +222,10 @@ struct Raw {
     checks: CheckConfig,
     route: Vec<RawRouteRule>,
     sandbox: Option<SandboxConfig>,
+    host_class: BTreeMap<String, hosts::RawHostClass>,
+    blame: PenaltyPolicy,
+    audit: audit::RawAudit,
+    cost: Option<Prices>,
     tenants: BTreeMap<String, RawTenant>,
 }
 
@@ -267,11 +285,27 @@ impl Raw {
         ensure(self.egress.len() <= egress::CLASSES_MAX, "egress", "has too many entries")?;
         let class = |(name, raw): (String, egress::RawClass)| raw.check(&name).map(|class| (name, class));
         let egress: BTreeMap<_, _> = self.egress.into_iter().map(class).collect::<Result<_, _>>()?;
+        ensure(self.host_class.len() <= hosts::CLASSES_MAX, "host_class", "has too many entries")?;
+        ensure(
+            walled || self.host_class.is_empty(),
+            "host_class",
+            "needs isolate hosts: in-process has none",
+        )?;
+        let class = |(name, raw): (String, hosts::RawHostClass)| raw.check(&name).map(|class| (name, class));
+        let host_classes: BTreeMap<_, _> =
+            self.host_class.into_iter().map(class).collect::<Result<_, _>>()?;
+        ensure(
+            self.blame.is_sound(),
+            "blame",
+            "makes no sense: suspend_after is above quarantine_after, every number at least 1",
+        )?;
         let mut tenants = BTreeMap::new();
         for (name, raw) in self.tenants {
             let tenant = raw.check(&name)?;
             let known = tenant.egress.iter().all(|class| egress.contains_key(class));
             ensure(known, &format!("tenants.{name}.egress"), "names a class that is not there")?;
+            let known = tenant.host_class.as_ref().is_none_or(|class| host_classes.contains_key(class));
+            ensure(known, &format!("tenants.{name}.host_class"), "names a class that is not there")?;
             tenants.insert(tenant.name.clone(), Arc::new(tenant));
         }
         let proxies = proxies(self.proxy, &egress, &tenants)?;
@@ -298,6 +332,10 @@ impl Raw {
             checks: self.checks,
             routes: routes(self.route)?,
             sandbox: self.sandbox.map(SandboxConfig::checked).transpose()?,
+            host_classes,
+            blame: self.blame,
+            audit: self.audit.check()?,
+            cost: self.cost,
             tenants,
         })
     }
@@ -382,6 +420,14 @@ mod tests {
             ("isolate_hosts = 0\nrequire_sandbox = true", "require_sandbox"),
             ("isolate_host_memory_mib = 10", "isolate_host_memory_mib"),
             ("[http]\nconnections_max = 0", "http.connections_max"),
+            ("[audit]\nfile_bytes_max = 1", "audit.file_bytes_max"),
+            ("[audit]\non_full = \"ignore\"", "on_full"),
+            ("[cost]\ncpu_ms = -1", "cpu_ms"),
+            ("[blame]\nsuspend_after = 3", "blame"),
+            ("[host_class.a]\nhosts = 0", "host_class.a.hosts"),
+            ("[host_class.A]", "host_class.A"),
+            ("[tenants.a]\nhost_class = \"b\"", "tenants.a.host_class"),
+            ("isolate_hosts = 0\n[host_class.a]", "host_class"),
             (
                 "[[route]]\nname = \"a\"\nruntime = \"sandbox\"\n[[route]]\nname = \"\"\nruntime = \"sandbox\"",
                 "route[2].name",

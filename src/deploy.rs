@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use atoll_bindings::channel::Channel;
+use atoll_bindings::crossing::Witness;
 use atoll_bindings::egress::EgressSetupError;
 use atoll_loader::bundle::Bundle;
 use atoll_loader::limits::Limits;
@@ -18,10 +19,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::access::Access;
-use crate::bindings::{self, Bindings, BoundNames, Place};
+use crate::bindings::{self, Bindings, BoundNames, CALLERS_MAX, CallerPattern, Place, Services};
 use crate::config::{Config, Name, Tenant};
 use crate::dispatch::logs::LogRing;
 use crate::dispatch::{Deployment, Isolates, Var};
+use crate::kv::{Kv, KvError};
 use crate::router::Routes;
 use crate::store::{NewVersion, Store, StoreError, Version};
 use outbound::Outbound;
@@ -70,6 +72,9 @@ pub enum DeployError {
         /// What is wrong.
         reason: String,
     },
+    /// The key-value store failed or refused.
+    #[error(transparent)]
+    Kv(#[from] KvError),
     /// A setting that makes no sense.
     #[error("`{field}`: {reason}")]
     Invalid {
@@ -106,6 +111,8 @@ pub struct Settings {
     pub crons: Vec<String>,
     /// Custom host names.
     pub hosts: Vec<String>,
+    /// Who may call it besides the workers of its own tenant.
+    pub allow_callers: Vec<String>,
     /// What one invocation may use, already capped by the tenant's limits.
     pub limits: Limits,
 }
@@ -116,8 +123,11 @@ pub(crate) struct Deployer {
     store: Store,
     routes: Arc<Routes>,
     isolates: Arc<dyn Isolates>,
+    services: Arc<Services>,
     outbound: Arc<Outbound>,
     access: Arc<Access>,
+    kv: Kv,
+    witness: Arc<dyn Witness>,
     checks: CheckConfig,
     /// Only one change at a time, so that routes follow the store.
     change: tokio::sync::Mutex<()>,
@@ -129,18 +139,38 @@ impl Deployer {
     pub(crate) fn new(
         config: &Config,
         store: Store,
-        routes: Arc<Routes>,
-        isolates: Arc<dyn Isolates>,
+        kv: Kv,
+        services: Services,
         outbound: Arc<Outbound>,
         access: Arc<Access>,
+        witness: Arc<dyn Witness>,
     ) -> Self {
+        let (routes, isolates) = (services.routes.clone(), services.isolates.clone());
+        let services = Arc::new(services);
         let (change, logs) = (tokio::sync::Mutex::default(), Mutex::default());
         let (tenants, checks) = (config.tenants.clone(), config.checks.clone());
-        Self { tenants, store, routes, isolates, outbound, access, checks, change, logs }
+        Self {
+            tenants,
+            store,
+            routes,
+            isolates,
+            services,
+            outbound,
+            access,
+            kv,
+            witness,
+            checks,
+            change,
+            logs,
+        }
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(crate) fn kv(&self) -> &Kv {
+        &self.kv
     }
 
     /// What the operator asks of code that comes in.
@@ -176,6 +206,11 @@ impl Deployer {
         settings: Settings,
     ) -> Result<Version, DeployError> {
         self.check(tenant, worker.as_str(), &settings)?;
+        bindings::prepare(
+            &settings.bindings,
+            &self.place(tenant, worker.as_str(), settings.egress.as_deref()),
+        )
+        .await?;
         let _change = self.change.lock().await;
         let json = serde_json::to_string(&settings);
         let new = NewVersion {
@@ -247,7 +282,8 @@ impl Deployer {
     /// For whom bindings are made.
     fn place<'a>(&'a self, tenant: &'a Tenant, worker: &'a str, egress: Option<&'a str>) -> Place<'a> {
         let egress = egress.or(tenant.egress.first().map(String::as_str));
-        Place { tenant, worker, egress, access: &self.access }
+        let (services, access, kv) = (&self.services, &self.access, &self.kv);
+        Place { tenant, worker, egress, access, services, kv, witness: &self.witness }
     }
 
     fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
@@ -289,6 +325,12 @@ impl Deployer {
             vars: vars(&settings),
             bindings: bindings::bind(&settings.bindings, &place),
             outbound,
+            // What was stored was checked.
+            allow_callers: settings
+                .allow_callers
+                .iter()
+                .filter_map(|text| CallerPattern::parse(text))
+                .collect(),
             limits: settings.limits.lower_of(tenant.limits),
             crons: settings.crons,
             hosts: settings.hosts,
@@ -321,6 +363,12 @@ impl Deployer {
         check_names(settings)?;
         let place = self.place(tenant, worker, settings.egress.as_deref());
         bindings::check(&settings.bindings, &place)?;
+        bounded("allowCallers", settings.allow_callers.len(), CALLERS_MAX)?;
+        for text in &settings.allow_callers {
+            if CallerPattern::parse(text).is_none() {
+                return Err(invalid("allowCallers", format!("{text:?} is not TENANT/WORKER or TENANT/*")));
+            }
+        }
         self.outbound(tenant, "check", settings.egress.as_deref(), &settings.outbound).map(|_| ())
     }
 }

@@ -23,7 +23,7 @@ use atoll_loader::limits::Limits;
 use http::Response;
 use tokio::sync::mpsc;
 
-use crate::bindings::{Bound, Under};
+use crate::bindings::{Bound, CallerPattern, Under};
 use crate::config::Name;
 use crate::hosts::{Hosts, Sandbox};
 use logs::LogRing;
@@ -38,6 +38,14 @@ pub trait Isolates: Send + Sync + 'static {
     fn evict(&self, key: &Arc<str>);
     /// Whether work can be taken now.
     fn ready(&self) -> bool;
+    /// For how long this tenant's work is not taken, in milliseconds.
+    fn suspended_ms(&self, _tenant: &str) -> Option<u64> {
+        None
+    }
+    /// Whether the code of these two tenants may be in one process.
+    fn may_share(&self, _one: &str, _other: &str) -> bool {
+        true
+    }
     /// How far the process that runs guests is confined; `None` while nobody knows.
     fn sandbox(&self) -> Option<Sandbox>;
     /// The latest state of the active hosts.
@@ -75,8 +83,16 @@ impl Isolates for Hosts {
         Hosts::evict(self, key);
     }
 
+    fn may_share(&self, one: &str, other: &str) -> bool {
+        Hosts::may_share(self, one, other)
+    }
+
     fn ready(&self) -> bool {
         Hosts::ready(self)
+    }
+
+    fn suspended_ms(&self, tenant: &str) -> Option<u64> {
+        Hosts::suspended_ms(self, tenant)
     }
 
     fn sandbox(&self) -> Option<Sandbox> {
@@ -117,6 +133,8 @@ pub struct Deployment {
     pub bindings: Vec<(Arc<str>, Arc<dyn Bound>)>,
     /// Where `fetch()` goes.
     pub outbound: Option<Arc<dyn Channel>>,
+    /// Who may call it besides the workers of its own tenant.
+    pub allow_callers: Vec<CallerPattern>,
     /// What one invocation may use.
     pub limits: Limits,
     /// Its cron expressions.
@@ -199,8 +217,19 @@ impl From<Ended> for Unanswered {
 
 impl<S: LogSink> Invocation<S> {
     /// Starts. If no host can take it, the record is closed and the outcome returned.
-    pub fn start(isolates: &dyn Isolates, start: Start, sink: S, record: Record) -> Result<Self, Box<Ended>> {
-        match isolates.start(start) {
+    pub fn start(
+        isolates: &dyn Isolates,
+        start: Start,
+        sink: S,
+        mut record: Record,
+    ) -> Result<Self, Box<Ended>> {
+        record.runs(&start);
+        Self::begun(isolates.start(start), sink, record)
+    }
+
+    /// The same for one that was started, or not, by other means.
+    pub fn begun(started: Result<Running, LinkDown>, sink: S, record: Record) -> Result<Self, Box<Ended>> {
+        match started {
             Ok(mut running) => {
                 let lines = running.take_logs();
                 Ok(Self { live: Some(Live { running, lines, sink, record }) })

@@ -4,11 +4,14 @@
 pub mod access;
 pub mod admission;
 mod api;
+pub mod audit;
 pub mod bindings;
 pub mod config;
+pub mod cost;
 pub mod deploy;
 pub mod dispatch;
 pub mod hosts;
+pub mod kv;
 pub mod observe;
 pub mod problem;
 pub mod route;

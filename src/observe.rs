@@ -11,7 +11,9 @@ use atoll_bindings::seam::{LogLine, Outcome, Usage};
 use http::HeaderMap;
 
 use crate::admission::{Bucket, Denied};
+use crate::audit::Audit;
 use crate::dispatch::trace::Trace;
+use crate::hosts::Penalty;
 use crate::route::Decision;
 use crate::telemetry::trace::TraceContext;
 
@@ -121,16 +123,28 @@ pub trait Observer: Send + Sync + 'static {
     }
     /// Something became of an isolate host.
     fn host(&self, event: &HostEvent<'_>);
+    /// What a tenant is made to do for ending isolate hosts has changed.
+    fn penalty(&self, tenant: &str, penalty: Penalty) {
+        tracing::warn!(tenant, penalty = penalty.name(), "penalty");
+    }
     /// The Prometheus text for `/metrics`.
     fn metrics(&self) -> String;
 }
 
-/// An observer as the witness of crossings.
-pub(crate) struct Crossings(pub(crate) std::sync::Arc<dyn Observer>);
+/// Observer and audit log as the witness of crossings.
+pub(crate) struct Crossings {
+    pub(crate) observer: std::sync::Arc<dyn Observer>,
+    pub(crate) audit: Audit,
+}
 
 impl Witness for Crossings {
     fn crossing(&self, crossing: Crossing) {
-        self.0.crossing(&crossing);
+        self.observer.crossing(&crossing);
+        self.audit.crossing(&crossing);
+    }
+
+    fn ready(&self) -> bool {
+        self.audit.is_ready()
     }
 }
 

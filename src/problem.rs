@@ -155,6 +155,13 @@ impl From<Denied> for Problem {
             Denied::Executions => {
                 (StatusCode::TOO_MANY_REQUESTS, "This tenant has too many executions running.")
             }
+            Denied::Audit => {
+                (StatusCode::SERVICE_UNAVAILABLE, "The audit log cannot take records now, so nothing runs.")
+            }
+            Denied::Suspended { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "This tenant's code ended too many isolate hosts. It is suspended for a while.",
+            ),
             Denied::Loads { .. } => (StatusCode::TOO_MANY_REQUESTS, "This tenant starts isolates too fast."),
         };
         Self::new(status, denied.code(), detail).retry_after(denied.retry_after_s())

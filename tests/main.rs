@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bindings;
 mod confine;
 mod differential;
@@ -15,6 +16,7 @@ mod egress;
 mod examples;
 mod execute;
 mod framing;
+mod fuzz;
 mod hostile;
 mod lifecycle;
 mod outside;
@@ -22,5 +24,6 @@ mod packages;
 mod route;
 mod sandbox;
 mod secrets;
+mod soak;
 mod support;
 mod websocket;

@@ -1,7 +1,7 @@
 //! Atoll and workerd side by side in one run: same programs, same client, rounds that alternate.
 //!
 //! ```text
-//! cargo bench --bench side_by_side -- [--quick] [--only abcdefg] [--servers workerd,atoll] [--seconds N] [--rounds N] [--isolates N] [--loads N]
+//! cargo bench --bench side_by_side -- [--quick] [--only abcdefgh] [--servers workerd,atoll] [--seconds N] [--rounds N] [--isolates N] [--loads N]
 //! ```
 //!
 //! Prints a table and writes `bench-results/side-by-side.json`. Ratios are the result; absolute numbers belong to
@@ -15,6 +15,7 @@ mod support;
 mod items;
 mod load;
 mod servers;
+mod stop;
 mod table;
 
 use std::path::Path;
@@ -42,7 +43,7 @@ pub(crate) struct Plan {
 impl Plan {
     fn from_arguments() -> Self {
         let servers = ["workerd", "atoll", "atoll in-process"].map(String::from).to_vec();
-        let only = "abcdefg".into();
+        let only = "abcdefgh".into();
         let mut plan = Self { seconds: 5.0, rounds: 3, isolates: 1_000, loads: 100_000, only, servers };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
@@ -102,6 +103,9 @@ async fn main() {
     }
     if plan.wants('g') {
         items::rpc(&plan, &mut table).await;
+    }
+    if plan.wants('h') {
+        stop::stopping(&plan, &mut table).await;
     }
     table.print();
     table.write(Path::new(env!("CARGO_MANIFEST_DIR")));

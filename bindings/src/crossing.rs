@@ -13,9 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::Method;
+use http_body::Body as _;
 use url::Url;
 
+use crate::body::{ReplyBody, RequestBody};
 use crate::channel::CallContext;
+use crate::egress::Slot;
+use crate::egress::meter::{Received, Sent};
 
 /// The unique name of an execution; an extension of a request on its way through a channel, set by the gateway alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +153,7 @@ impl Witness for Unwitnessed {
 }
 
 /// The duty to tell one crossing.
-pub(crate) struct Telling {
+pub struct Telling {
     witness: Arc<dyn Witness>,
     crossing: Option<Crossing>,
     started: Instant,
@@ -158,7 +162,8 @@ pub(crate) struct Telling {
 }
 
 impl Telling {
-    pub(crate) fn new<B>(
+    /// A use begins.
+    pub fn new<B>(
         witness: Arc<dyn Witness>,
         context: &CallContext,
         request: &http::Request<B>,
@@ -184,8 +189,40 @@ impl Telling {
         Self { witness, crossing: Some(crossing), started: Instant::now(), sent, received }
     }
 
-    pub(crate) fn ready(&self) -> bool {
+    /// Whether it may happen at all.
+    #[must_use]
+    pub fn ready(&self) -> bool {
         self.witness.ready()
+    }
+
+    /// Where it leads, if that is no origin of a URL.
+    pub fn leads_to(&mut self, place: &str) {
+        if let Some(crossing) = &mut self.crossing {
+            place.clone_into(&mut crossing.origin);
+        }
+    }
+
+    /// Counts the bytes that go out with it.
+    #[must_use]
+    pub fn sending(&self, body: RequestBody) -> RequestBody {
+        // Without a bound there is nothing that could be refused.
+        Sent::wrap(body, &self.sent, None).unwrap_or_default()
+    }
+
+    /// The answer, whose body's end is the end of it.
+    #[must_use]
+    pub fn answered(mut self, response: http::Response<ReplyBody>) -> http::Response<ReplyBody> {
+        self.verdict(Verdict::Answered(response.status().as_u16()));
+        match response.body() {
+            // Small answers stay what they are, so that they need no stream.
+            RequestBody::Empty | RequestBody::Full(_) => {
+                self.received.fetch_add(response.body().size_hint().lower(), Relaxed);
+                response
+            }
+            RequestBody::Stream(_) => response.map(|body| {
+                RequestBody::stream(Received { body, max: u64::MAX, telling: self, _slot: Slot::free() })
+            }),
+        }
     }
 
     pub(crate) fn hop(&mut self, url: &Url, redirects: u32) {
@@ -195,7 +232,8 @@ impl Telling {
         }
     }
 
-    pub(crate) fn verdict(&mut self, verdict: Verdict) {
+    /// What became of it.
+    pub fn verdict(&mut self, verdict: Verdict) {
         if let Some(crossing) = &mut self.crossing {
             crossing.verdict = verdict;
         }

@@ -21,6 +21,7 @@ mod invocation;
 mod logs;
 mod outlet;
 mod running;
+mod service;
 mod start;
 mod transport;
 
@@ -40,6 +41,7 @@ pub use inlet::{GuestBody, GuestBodyError};
 pub use invocation::Ended;
 pub use logs::Console;
 pub use running::{Answer, Running, Suspicion};
+pub use service::{Opening, Service, TOO_DEEP, TOO_MANY};
 pub use start::{Grant, Start, StartEvent};
 pub use transport::{HostEndpoint, host_over_socket, in_process, over_socket};
 
@@ -47,10 +49,10 @@ use bundles::Bundles;
 use calls::inline;
 use convert::{request_out, response_in};
 use inlet::{Inlet, Taken};
-use invocation::{Invocation, RawAnswer, RawBody, TOO_LARGE, UNASKED_SOCKET, Wants, unusable};
+use invocation::{Granted, Invocation, RawAnswer, RawBody, TOO_LARGE, UNASKED_SOCKET, Wants, unusable};
 use outlet::{Prepared, Pump, prepare};
 
-use crate::channel::Channel;
+use crate::body::RequestBody;
 use crate::seam::{
     Body, BodyFrame, BodyStep, ChannelId, Condemned, EnvValue, Event, Heartbeat, HttpResponse, Identity,
     InvocationId, Invoke, Outbound, Outcome, StreamId, ToGateway, ToHost, Usage,
@@ -260,15 +262,25 @@ impl Inner {
     }
 
     fn start(self: &Arc<Self>, start: Start) -> Result<Running, LinkDown> {
+        self.begin(start, None)
+    }
+
+    /// Starts what a waiting call of an isolate is joined with.
+    fn start_session(self: &Arc<Self>, start: Start, opening: &Opening) -> Result<Running, LinkDown> {
+        self.begin(Start { event: StartEvent::Session, ..start }, Some(opening))
+    }
+
+    fn begin(self: &Arc<Self>, start: Start, opening: Option<&Opening>) -> Result<Running, LinkDown> {
         if let Some(down) = self.down() {
             return Err(down);
         }
         let id = InvocationId(self.next.fetch_add(1, Ordering::Relaxed));
-        let (env, channels) = grants(start.env);
+        let (env, granted) = grants(start.env);
         let wants = match &start.event {
             StartEvent::Fetch(request) if is_wanted(request.method(), request.headers()) => Wants::Socket,
             StartEvent::Fetch(_) => Wants::Response,
             StartEvent::Scheduled { .. } | StartEvent::Execute { .. } => Wants::Value,
+            StartEvent::Session => Wants::Nothing,
         };
         let outbound = match start.outbound {
             Some(_) => Outbound::Channel(ChannelId(0)),
@@ -280,9 +292,13 @@ impl Inner {
             start.limits,
             wants,
             start.outbound,
-            channels,
+            granted,
+            opening.map(Opening::lineage).unwrap_or_default(),
         ));
-        let (event, pump) = self.event(&invocation, start.event);
+        let Some((event, pump)) = self.event(&invocation, start.event, opening) else {
+            invocation.finish(refused("A session needs a caller."));
+            return Ok(Running::new(Arc::clone(self), invocation));
+        };
         let invoke = Invoke {
             id,
             isolate: start.isolate,
@@ -323,12 +339,28 @@ impl Inner {
         Ok(running)
     }
 
-    fn event(self: &Arc<Self>, invocation: &Invocation, event: StartEvent) -> (Event, Option<Pump>) {
-        let request = match event {
-            StartEvent::Scheduled { cron, time_ms } => return (Event::Scheduled { cron, time_ms }, None),
-            StartEvent::Execute { input } => return (Event::Execute { input }, None),
-            StartEvent::Fetch(request) => request,
-        };
+    fn event(
+        self: &Arc<Self>,
+        invocation: &Invocation,
+        event: StartEvent,
+        opening: Option<&Opening>,
+    ) -> Option<(Event, Option<Pump>)> {
+        Some(match event {
+            StartEvent::Scheduled { cron, time_ms } => (Event::Scheduled { cron, time_ms }, None),
+            StartEvent::Execute { input } => (Event::Execute { input }, None),
+            StartEvent::Session => {
+                let (caller, call) = opening?.call();
+                (Event::Session { caller, call }, None)
+            }
+            StartEvent::Fetch(request) => self.fetch_event(invocation, request),
+        })
+    }
+
+    fn fetch_event(
+        self: &Arc<Self>,
+        invocation: &Invocation,
+        request: http::Request<RequestBody>,
+    ) -> (Event, Option<Pump>) {
         let (parts, body) = request.into_parts();
         let (pending, source, length) = match prepare(body) {
             Prepared::Whole(body) => return (Event::Fetch(request_out(&parts, body)), None),
@@ -390,6 +422,10 @@ impl Inner {
                     None => self.ignore(),
                 }
             }
+            ToGateway::OpenService { invocation, call, channel } => match self.find(invocation) {
+                Some(invocation) => return service::begin(self, &invocation, call, channel),
+                None => self.ignore(),
+            },
             ToGateway::Log(line) => match self.find(line.invocation) {
                 Some(invocation) => invocation.lock().logs.push(line),
                 None => self.ignore(),
@@ -414,7 +450,7 @@ impl Inner {
     }
 
     fn response(&self, invocation: &Invocation, response: HttpResponse) -> Result<(), Violation> {
-        if invocation.wants == Wants::Value {
+        if matches!(invocation.wants, Wants::Value | Wants::Nothing) {
             return Err(Violation::WrongAnswer);
         }
         check_inline(&response.body)?;
@@ -557,23 +593,26 @@ fn refused(why: &str) -> Ended {
 type Env = Vec<(Arc<str>, EnvValue)>;
 
 /// Splits `env` into what the host sees and the capabilities behind its numbers. Number 0 is the outbound channel.
-fn grants(env: Vec<(Arc<str>, Grant)>) -> (Env, Vec<Arc<dyn Channel>>) {
-    let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
+fn grants(env: Vec<(Arc<str>, Grant)>) -> (Env, Vec<Granted>) {
+    let mut granted = Vec::new();
+    let mut number = |capability| {
+        granted.push(capability);
+        ChannelId(granted.len() as u32)
+    };
     let value = |(name, grant)| {
         let value = match grant {
             Grant::Text(text) => EnvValue::Text(text),
             Grant::Json(json) => EnvValue::Json(json),
             Grant::Data(bytes) => EnvValue::Data(bytes),
             Grant::Loader { scope } => EnvValue::Loader { scope },
-            Grant::Channel(channel) => {
-                channels.push(channel);
-                EnvValue::Fetcher(ChannelId(channels.len() as u32))
-            }
+            Grant::Channel(channel) => EnvValue::Fetcher(number(Granted::Channel(channel))),
+            Grant::Kv(channel) => EnvValue::Kv(number(Granted::Channel(channel))),
+            Grant::Service(service) => EnvValue::Service(number(Granted::Service(service))),
         };
         (name, value)
     };
     let env = env.into_iter().map(value).collect();
-    (env, channels)
+    (env, granted)
 }
 
 /// Whether an `Invoke` fits in a frame. Heads are bounded by the listener; these parts come from callers.
@@ -581,7 +620,7 @@ fn fits(invoke: &Invoke) -> bool {
     let input = match &invoke.event {
         Event::Execute { input } => input.len(),
         Event::Scheduled { cron, .. } => cron.len(),
-        Event::Fetch(_) => 0,
+        Event::Fetch(_) | Event::Session { .. } => 0,
     };
     let value = |(name, value): &(Arc<str>, EnvValue)| {
         name.len()
@@ -589,7 +628,7 @@ fn fits(invoke: &Invoke) -> bool {
                 EnvValue::Text(text) | EnvValue::Json(text) => text.len(),
                 EnvValue::Data(bytes) => bytes.len(),
                 EnvValue::Loader { scope } => scope.len(),
-                EnvValue::Fetcher(_) => 0,
+                EnvValue::Fetcher(_) | EnvValue::Kv(_) | EnvValue::Service(_) => 0,
             }
     };
     let env: usize = invoke.env.iter().map(value).sum();

@@ -4,7 +4,7 @@
 //!            ToHost: Bundle Forget Invoke Body Reply Returned Cancel Evict Drain
 //!  gateway ───────────────────────────────────────────────────────▶ isolate host
 //!          ◀───────────────────────────────────────────────────────
-//!            ToGateway: Response Returned Body Call CallMethod Log Done Heartbeat
+//!            ToGateway: Response Returned Body Call CallMethod OpenService Log Done Heartbeat
 //! ```
 //!
 //! In-process mode moves these values through tokio channels; through the wall they are length-prefixed
@@ -14,6 +14,10 @@
 //! `Response` (events that answer with HTTP) or `Returned` (events that answer with a value), any number of
 //! `Body`, `Call` and `Log`, and exactly one `Done`, which is last. After `Done` the gateway forgets the
 //! invocation's channels and streams; after `Cancel` the host still sends `Done`.
+//!
+//! A call on another worker (`OpenService`) is answered by an `Invoke` of that worker with the event `Session`: the host
+//! joins it with the isolate that waits, and the two talk without the gateway until the session's own `Done`. A `Session`
+//! gives no answer to the gateway.
 //!
 //! Trust: the gateway believes nothing from a host. A [`ChannelId`] means something only together with a live
 //! invocation to which the gateway itself granted it.
@@ -150,6 +154,13 @@ pub enum Event {
         /// JSON text.
         input: String,
     },
+    /// The call that an isolate of the same host waits with, handed over there. Answered to that isolate.
+    Session {
+        /// The invocation that asked with `OpenService`.
+        caller: InvocationId,
+        /// Which of its calls.
+        call: CallId,
+    },
 }
 
 /// Which isolate serves an invocation.
@@ -173,6 +184,10 @@ pub enum EnvValue {
     Data(Bytes),
     /// A Fetcher: `fetch()` on it is a call on the channel.
     Fetcher(ChannelId),
+    /// Another worker: each use of it asks for a session with `OpenService`.
+    Service(ChannelId),
+    /// A namespace of the key-value store: each of its methods is a call on the channel.
+    Kv(ChannelId),
     /// A Worker Loader (`env.LOADER`). Loaders with the same scope share named isolates.
     Loader {
         /// Cache scope, made by the gateway, tenant included.
@@ -502,6 +517,16 @@ pub enum ToGateway {
         method: String,
         /// The arguments as a list ([`crate::value::Value`]), at most `METHOD_BYTES_MAX`.
         arguments: Bytes,
+    },
+    /// The guest calls another worker. Counted as a `Call`; answered by an `Invoke` whose event names the call, or by a
+    /// `Reply` that refuses it.
+    OpenService {
+        /// Under which invocation.
+        invocation: InvocationId,
+        /// Its number; one sequence with `Call`.
+        call: CallId,
+        /// The capability.
+        channel: ChannelId,
     },
 }
 

@@ -39,6 +39,19 @@ pub mod cgroup;
 pub mod error;
 mod flow;
 mod frame;
+/// For the fuzz targets: what a sandbox's bytes are read as.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Reads frames of the agent until the bytes end or one is none; how many there were.
+    #[must_use]
+    pub fn frames(mut bytes: &[u8]) -> usize {
+        let mut frames = 0;
+        while crate::frame::read_blocking::<crate::protocol::FromAgent>(&mut bytes).is_ok() {
+            frames += 1;
+        }
+        frames
+    }
+}
 pub mod init;
 pub mod lifecycle;
 pub mod limits;

@@ -11,7 +11,7 @@ use crate::limits::COMPATIBILITY_FLAGS_MAX;
 use flags::{ByDefault as On, SWITCHES};
 
 /// The date for code that names none, where naming one is not required (`execute`, single files).
-pub const DEFAULT_COMPATIBILITY_DATE: &str = "2026-08-01";
+pub const DEFAULT_COMPATIBILITY_DATE: &str = "2026-08-04";
 /// How much of a refused date or flag an error repeats, in characters.
 const ECHO_CHARS_MAX: usize = 128;
 const SECONDS_PER_DAY: u64 = 86_400;
@@ -61,6 +61,9 @@ pub fn compile(
             On::Always => true,
             On::Since(since) => date >= since,
             On::With(since, others) => date >= since && others.iter().any(|other| in_force.contains(other)),
+            On::WithOrSince(with, others, since) => {
+                date >= since || (date >= with && others.iter().any(|other| in_force.contains(other)))
+            }
         };
         if enabled || (by_default && !disabled) {
             in_force.insert(switch.enable);
@@ -183,6 +186,13 @@ mod tests {
         assert!(old.has("nodejs_compat") && !old.has("nodejs_compat_v2"));
         let new = compiled("2025-10-01", &["nodejs_compat"]).unwrap();
         assert!(new.has("nodejs_compat_v2") && new.has("enable_nodejs_http_server_modules"));
+        assert!(!compiled("2026-08-03", &[]).unwrap().has("nodejs_compat"));
+        let implied = compiled(DEFAULT_COMPATIBILITY_DATE, &[]).unwrap();
+        assert!(implied.has("nodejs_compat") && implied.has("enable_nodejs_global_timers"));
+        let half = compiled("2026-08-04", &["no_nodejs_compat"]).unwrap();
+        assert!(half.has("nodejs_compat_v2") && !half.has("enable_nodejs_fs_module"));
+        let none = compiled("2026-08-04", &["no_nodejs_compat", "no_nodejs_compat_v2"]).unwrap();
+        assert!(!none.flags.iter().any(|flag| flag.starts_with("nodejs_compat")));
         let off = compiled("2025-10-01", &["nodejs_compat", "no_nodejs_compat_v2", "no_rpc"]).unwrap();
         assert!(!off.has("nodejs_compat_v2") && !off.has("rpc") && !off.has("no_rpc"));
         assert!(!compiled("2025-11-16", &[]).unwrap().has("enable_ctx_exports"));
@@ -198,7 +208,7 @@ mod tests {
             assert!(switch.disable.is_none_or(|flag| seen.insert(flag)), "{:?}", switch.disable);
             match switch.default {
                 On::Since(date) => assert!(is_calendar_date(date)),
-                On::With(date, others) => {
+                On::With(date, others) | On::WithOrSince(date, others, _) => {
                     assert!(is_calendar_date(date));
                     assert!(others.iter().all(|other| seen.contains(other)), "{}", switch.enable);
                 }

@@ -68,6 +68,8 @@ pub struct Deployment {
     pub outbound: Vec<String>,
     /// The policy class that global `fetch()` should be under.
     pub egress: Option<String>,
+    /// Who of other tenants may call it: `TENANT/WORKER` or `TENANT/*`.
+    pub allow_callers: Vec<String>,
     /// What was found and ignored, for people.
     pub warnings: Vec<String>,
 }
@@ -85,6 +87,7 @@ impl Deployment {
             bindings: Vec::new(),
             outbound: Vec::new(),
             egress: None,
+            allow_callers: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -48,6 +48,11 @@ pub const SOCKET_IDLE_MS_MAX: u64 = 10 * 60 * 1_000;
 pub const SOCKET_LIFE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Deepest chain of dynamic workers loading dynamic workers.
 pub const LOADER_DEPTH_MAX: usize = 8;
+/// Deepest chain of deployed workers calling deployed workers, the first one not counted (that of Workers).
+pub const SERVICE_DEPTH_MAX: u32 = 16;
+/// Most calls of deployed workers on deployed workers under one event, whoever of them makes them: with depth alone their number
+/// would grow with its power.
+pub const SERVICE_CALLS_MAX: u32 = 1_000;
 
 const _: () = assert!(BODY_CHUNK_BYTES_MAX <= BODY_CREDIT_BYTES);
 const _: () = assert!(BODY_INLINE_BYTES_MAX <= BODY_CREDIT_BYTES);

@@ -6,6 +6,67 @@ use crate::name::scheme;
 /// Schemes whose specifiers are absolute and belong to the runtime.
 const BUILTIN_SCHEMES: [&str; 3] = ["node", "cloudflare", "workerd"];
 
+/// Node.js's modules that need no `node:` in front under `nodejs_compat_v2`, in alphabetical order.
+const NODE_MODULES: [&str; 51] = [
+    "node:_stream_duplex",
+    "node:_stream_passthrough",
+    "node:_stream_readable",
+    "node:_stream_transform",
+    "node:_stream_writable",
+    "node:assert",
+    "node:assert/strict",
+    "node:async_hooks",
+    "node:buffer",
+    "node:child_process",
+    "node:console",
+    "node:constants",
+    "node:crypto",
+    "node:dgram",
+    "node:diagnostics_channel",
+    "node:dns",
+    "node:dns/promises",
+    "node:events",
+    "node:fs",
+    "node:fs/promises",
+    "node:http",
+    "node:http2",
+    "node:https",
+    "node:module",
+    "node:net",
+    "node:os",
+    "node:path",
+    "node:path/posix",
+    "node:path/win32",
+    "node:perf_hooks",
+    "node:process",
+    "node:punycode",
+    "node:querystring",
+    "node:readline",
+    "node:stream",
+    "node:stream/consumers",
+    "node:stream/promises",
+    "node:stream/web",
+    "node:string_decoder",
+    "node:sys",
+    "node:timers",
+    "node:timers/promises",
+    "node:tls",
+    "node:tty",
+    "node:url",
+    "node:util",
+    "node:util/types",
+    "node:v8",
+    "node:vm",
+    "node:worker_threads",
+    "node:zlib",
+];
+
+/// The full specifier of a bare name that is one of Node.js's modules.
+pub(crate) fn node_module(name: &str) -> Option<&'static str> {
+    let bare = |full: &&'static str| full["node:".len()..].cmp(name);
+    NODE_MODULES.binary_search_by(|full| bare(&full)).ok().map(|at| NODE_MODULES[at])
+}
+
 /// What a specifier means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolved<'a> {
@@ -27,7 +88,8 @@ pub struct ResolveError {
 
 impl Bundle {
     /// Resolves `specifier` as imported by the module `referrer`. Everything that is not a builtin resolves
-    /// against the referrer's directory, bare names included.
+    /// against the referrer's directory, bare names included; under `nodejs_compat_v2`, the names of Node.js's modules
+    /// are theirs, whatever the bundle has.
     ///
     /// # Errors
     /// If the bundle has no such module; also for `http:`, `file:`, `data:`, `blob:` and every other scheme.
@@ -38,6 +100,11 @@ impl Bundle {
             Some(scheme) if BUILTIN_SCHEMES.contains(&scheme) => return Ok(Resolved::Builtin(specifier)),
             Some(_) => return Err(not_found(specifier)),
             None => {}
+        }
+        if let Some(full) = node_module(specifier)
+            && self.compatibility().has("nodejs_compat_v2")
+        {
+            return Ok(Resolved::Builtin(full));
         }
         let path = join(referrer, specifier).ok_or_else(|| not_found(specifier))?;
         self.index_of(&path).map(Resolved::Module).ok_or_else(|| not_found(&path))
@@ -100,6 +167,31 @@ mod tests {
         for builtin in ["node:fs", "cloudflare:workers", "workerd:x"] {
             assert_eq!(bundle.resolve("lib/a.js", builtin), Ok(Resolved::Builtin(builtin)));
         }
+    }
+
+    #[test]
+    fn bare_names_of_node_are_nodes_where_it_is_compatible() {
+        assert!(NODE_MODULES.is_sorted());
+        let of = |date: &str| {
+            let mut code =
+                WorkerCode::new("worker.js").js("worker.js", "").js("events", "").js("lib/path", "");
+            code.compatibility_date = date.to_owned();
+            code.build().unwrap()
+        };
+        let (new, old) = (of("2026-08-04"), of("2026-08-03"));
+        for (specifier, full) in
+            [("events", "node:events"), ("fs/promises", "node:fs/promises"), ("sys", "node:sys")]
+        {
+            assert_eq!(new.resolve("worker.js", specifier), Ok(Resolved::Builtin(full)));
+        }
+        assert_eq!(new.resolve("lib/a.js", "path"), Ok(Resolved::Builtin("node:path")));
+        for (referrer, specifier) in
+            [("worker.js", "./events"), ("lib/a.js", "./path"), ("lib/a.js", "../events")]
+        {
+            assert!(matches!(new.resolve(referrer, specifier), Ok(Resolved::Module(_))), "{specifier}");
+        }
+        assert!(matches!(old.resolve("worker.js", "events"), Ok(Resolved::Module(_))));
+        assert!(old.resolve("worker.js", "buffer").is_err() && new.resolve("worker.js", "hono").is_err());
     }
 
     #[test]

@@ -169,6 +169,8 @@ struct AtollSection {
     bindings: BTreeMap<String, Value>,
     #[serde(default)]
     egress: Option<String>,
+    #[serde(default)]
+    allow_callers: Vec<String>,
 }
 
 impl WranglerConfig {
@@ -218,6 +220,7 @@ impl WranglerConfig {
             ("kv_namespaces", self.kv_namespaces.len()),
             ("atoll.bindings", self.atoll.bindings.len()),
             ("atoll.outbound", self.atoll.outbound.len()),
+            ("atoll.allow_callers", self.atoll.allow_callers.len()),
         ];
         match lists.into_iter().find(|(_, len)| *len > CONFIG_ENTRIES_MAX) {
             Some((key, _)) => Err(ConfigError::TooMany(key)),
@@ -254,6 +257,7 @@ impl WranglerConfig {
         deployment.bindings.extend(self.atoll.bindings);
         deployment.outbound = self.atoll.outbound;
         deployment.egress = self.atoll.egress;
+        deployment.allow_callers = self.atoll.allow_callers;
         deployment.vars = self.vars.into_iter().map(|(name, value)| (name, var(value))).collect();
         let ignored = self.other.keys().filter(|key| !SILENT_KEYS.contains(&key.as_str()));
         deployment
@@ -312,6 +316,7 @@ cpu_ms = 50
 [atoll]
 outbound = ["api.example.com", "*.example.org"]
 egress = "std"
+allow_callers = ["partner/*"]
 [atoll.bindings]
 LOG = { type = "logger" }
 "#;
@@ -324,7 +329,8 @@ LOG = { type = "logger" }
   "rules": [{ "type": "Text", "globs": ["**/*.md"] }], "worker_loaders": [{ "binding": "LOADER" }],
   "services": [{ "binding": "OTHER", "service": "other", "entrypoint": "Named", "props": { "role": "reader" } }],
   "limits": { "cpu_ms": 50 },
-  "atoll": { "outbound": ["api.example.com", "*.example.org"], "egress": "std", "bindings": { "LOG": { "type": "logger" } } },
+  "atoll": { "outbound": ["api.example.com", "*.example.org"], "egress": "std",
+    "allow_callers": ["partner/*"], "bindings": { "LOG": { "type": "logger" } } },
 }"#;
 
     #[test]
@@ -354,6 +360,7 @@ LOG = { type = "logger" }
         assert_eq!(from_toml.loaders, ["LOADER"]);
         assert_eq!(from_toml.outbound, ["api.example.com", "*.example.org"]);
         assert_eq!(from_toml.egress.as_deref(), Some("std"));
+        assert_eq!(from_toml.allow_callers, ["partner/*"]);
         assert_eq!(from_toml.warnings, ["ignored key `r2_buckets`"]);
     }
 

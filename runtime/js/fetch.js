@@ -387,8 +387,8 @@ function cloneBody(body) {
   return new Body(STREAM, branches[1], body.length);
 }
 
-/** Hands a body to Rust: [kind, what, length]; a JS stream gets a number and a pump. */
-function handOver(body) {
+/** Hands a body to Rust: [kind, what, length]; a JS stream gets a number and a pump, and `failed` the error that breaks it off. */
+function handOver(body, failed = undefined) {
   if (body.kind === EMPTY) return [EMPTY, null, -1];
   if (isUsed(body)) throw new TypeError("Body has already been used. It can only be used once. Use tee() first if you need to read it twice.");
   body.used = true;
@@ -397,12 +397,12 @@ function handOver(body) {
   const number = op_body_open(currentId());
   const stream = body.source;
   if (stream.locked) throw new TypeError("This ReadableStream is currently locked to a reader.");
-  const pumping = pump(stream, number);
+  const pumping = pump(stream, number, failed);
   const invocation = host.currentInvocation();
   if (invocation !== undefined) invocation.waitUntil(pumping);
   return [STREAM, number, body.length];
 }
-async function pump(stream, number) {
+async function pump(stream, number, failed) {
   const reader = stream.getReader();
   try {
     for (;;) {
@@ -421,6 +421,7 @@ async function pump(stream, number) {
     }
     op_body_end(number);
   } catch (error) {
+    failed?.(error);
     op_body_abort(number, String(error?.message ?? error));
     try {
       await reader.cancel(error);
@@ -590,6 +591,7 @@ class Response {
   #body;
   #url = "";
   #redirected = false;
+  #arrived = false;
   #type = "default";
   #cf;
   #webSocket;
@@ -601,9 +603,11 @@ class Response {
       setNetwork: (response, url, redirected) => {
         response.#url = url;
         response.#redirected = redirected;
+        response.#arrived = true;
         makeImmutable(response.#headers);
         return response;
       },
+      phraseOf: (response) => response.#statusText,
       setType: (response, type) => {
         response.#type = type;
         response.#status = type === "error" ? 0 : response.#status;
@@ -647,7 +651,10 @@ class Response {
   }
   get status() { return this.#status; }
   get ok() { return this.#status >= 200 && this.#status <= 299; }
-  get statusText() { return this.#statusText; }
+  get statusText() {
+    if (this.#statusText !== "" || !this.#arrived) return this.#statusText;
+    return load("ext:atoll/reasons.js").reasonOf(this.#status);
+  }
   get headers() { return this.#headers; }
   get url() { return this.#url; }
   get redirected() { return this.#redirected; }
@@ -700,7 +707,7 @@ function respond(id, response, method) {
   if (response.type === "error") throw new TypeError("Return value from serve handler must not be an error response (like Response.error()).");
   const headers = listOf(response.headers);
   // The gateway knows the standard phrases; its library spells this one in another way.
-  const phrase = response.statusText || (response.status === 203 ? "Non-Authoritative Information" : "");
+  const phrase = responseState.phraseOf(response) || (response.status === 203 ? "Non-Authoritative Information" : "");
   const socket = response.webSocket;
   if (socket !== null) return load("ext:atoll/websocket.js").respond(id, socket, headers, phrase);
   const { 0: kind, 1: body, 2: length } = handOver(bodyOf(response));
@@ -728,14 +735,53 @@ async function callFetch(capability, input, init) {
   const state = requestState(request);
   const signal = state.signal;
   signal?.throwIfAborted();
-  const headers = listOf(request.headers);
+  let headers = listOf(request.headers);
   if (state.method === "GET" && asksForSocket(headers) && RegExpPrototypeTest(SOCKET_SCHEME, state.url)) {
     return load("ext:atoll/websocket.js").fetchSocket(capability, state, headers);
   }
   if (!RegExpPrototypeTest(HTTP_SCHEME, state.url)) throw new TypeError(`Fetch API cannot load: ${state.url}`);
   if (capability < 0) throw new primordials.Error(NULL_OUTBOUND);
-  const { 0: kind, 1: body, 2: length } = handOver(bodyOf(request));
-  const number = op_call(currentId(), capability, state.method, state.url, headers, kind, body, length, state.redirect);
+  let { 0: kind, 1: body, 2: length } = handOver(bodyOf(request));
+  let { method, url } = state;
+  for (let hops = 0; ; hops++) {
+    const number = op_call(currentId(), capability, method, url, headers, kind, body, length, state.redirect);
+    const reply = await replyOf(number, signal);
+    const location = state.redirect === "follow" && reply.status in REDIRECT ? redirectOf(reply) : undefined;
+    if (location === undefined) return incomingResponse(reply, url, hops > 0);
+    if (hops === REDIRECTS_MAX) throw new TypeError("Too many redirects.");
+    const { URL } = load("ext:deno_web/00_url.js");
+    const next = new URL(location, url);
+    if (!RegExpPrototypeTest(HTTP_SCHEME, next.href)) throw new TypeError(`Fetch API cannot load: ${next.href}`);
+    const drop = { __proto__: null };
+    if ((reply.status === 303 && method !== "HEAD") || (reply.status < 303 && method === "POST")) {
+      method = "GET";
+      kind = EMPTY;
+      body = null;
+      length = -1;
+      drop["content-encoding"] = drop["content-language"] = drop["content-length"] = drop["content-location"] = drop["content-type"] = 1;
+    } else if (kind !== EMPTY && kind !== BYTES) throw new TypeError(ONE_TIME_BODY);
+    if (next.origin !== new URL(url).origin) drop.authorization = 1;
+    const kept = [];
+    for (let i = 0; i < headers.length; i += 2) if (!(headers[i] in drop)) ArrayPrototypePush(kept, headers[i], headers[i + 1]);
+    headers = kept;
+    url = next.href;
+  }
+}
+const REDIRECTS_MAX = 20;
+const ONE_TIME_BODY =
+  "A request with a one-time-use body (it was initialized from a stream, not a buffer) encountered a redirect requiring " +
+  "the body to be retransmitted. To avoid this error in the future, construct this request from a buffer-like body initializer.";
+/** Where the answer of another worker leads. The gateway follows redirects by itself, and says where they led. */
+function redirectOf(reply) {
+  if (reply.url !== "") return undefined;
+  for (let i = 0; i < reply.headers.length; i += 2) {
+    if (reply.headers[i] !== "location") continue;
+    if (reply.bodyKind === NATIVE) op_body_stop(reply.body);
+    return reply.headers[i + 1];
+  }
+}
+/** The reply to a call; throws if there is none. */
+async function replyOf(number, signal) {
   let abort;
   if (signal !== null) {
     abort = () => {
@@ -748,12 +794,16 @@ async function callFetch(capability, input, init) {
   if (abort !== undefined) signal.removeEventListener("abort", abort);
   const failure = failureOf(reply);
   if (failure !== undefined) throw failure;
-  return incomingResponse(reply);
+  return reply;
 }
 /** What to throw for a reply that is none. */
 function failureOf(reply) {
   if (reply.aborted !== undefined) return reply.aborted;
-  if (reply.threw !== undefined) return rebuild(reply.threwName, reply.threw);
+  if (reply.threw !== undefined) {
+    const error = rebuild(reply.threwName, reply.threw);
+    primordials.ObjectDefineProperty(error, "remote", { __proto__: null, value: true, writable: true, enumerable: true, configurable: true });
+    return error;
+  }
   if (reply.error !== undefined) return new (reply.denied ? primordials.Error : TypeError)(reply.error);
 }
 const ERRORS = {
@@ -766,14 +816,14 @@ function rebuild(name, message) {
   if (!(name in ERRORS)) primordials.ObjectDefineProperty(error, "name", { __proto__: null, value: name, writable: true, enumerable: false, configurable: true });
   return error;
 }
-function incomingResponse(reply) {
+function incomingResponse(reply, url = "", redirected = false) {
   const status = reply.status;
   const response = new Response(null, { status, statusText: reply.statusText, headers: headersFrom(reply.headers) });
   const body = bodyOf(response);
   body.kind = reply.bodyKind;
   body.source = reply.body;
   body.length = reply.length;
-  return responseState.setNetwork(response, reply.url, reply.redirected);
+  return responseState.setNetwork(response, reply.url || url, reply.redirected || redirected);
 }
 
 let outbound = -1; // the capability behind global fetch()
@@ -813,7 +863,7 @@ function fromParts(request, parts, body) {
 host.setFetchApi({
   Headers, Request, Response, fetch, incomingRequest, respond, makeFetcher, capabilityOf, isRequest,
   isHeaders: (value) => ObjectPrototypeIsPrototypeOf(HeadersPrototype, value), isResponse: responseState.is, listOf, parseUrl, chunkBytes, callFetch,
-  partsOf, fromParts, handOver, streamOf, rebuild, headersFrom,
+  partsOf, fromParts, handOver, streamOf, rebuild, headersFrom, extract, consume, toBytes, toText, toBuffer, isStream,
   bodyFrom: (stream) => new Body(STREAM, stream), bodyOfKind: (kind, source, length) => new Body(kind, source, length),
   incomingResponse, failureOf, network: responseState.setNetwork, outbound: () => outbound,
   setOutbound: (capability) => void (outbound = capability),

@@ -20,30 +20,27 @@ function field(object, name, type, check, required) {
   }
   return value;
 }
-const isString = (value) => typeof value === "string";
+const isObject = (value) => (typeof value === "object" && value !== null) || typeof value === "function";
 
-function moduleBytes(value, name, kind) {
+function moduleBytes(value, kind) {
   if (ArrayBufferIsView(value)) return TypedArrayPrototypeSlice(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
   if (core.isAnyArrayBuffer(value)) return TypedArrayPrototypeSlice(new Uint8Array(value));
-  throw new TypeError(`Incorrect type for the '${kind}' field on 'Module': the provided value is not of type 'ArrayBuffer'.`);
+  const wanted = kind === "wasm" ? "Array or WasmModuleObject" : "Array";
+  throw new TypeError(`Incorrect type for the '${kind}' field on 'Module': the provided value is not of type '${wanted}'.`);
 }
 /** One module as (name, kind, body). */
 function moduleTriple(name, content) {
-  if (typeof content === "string") return [name, "plain", content];
-  if (content === null || typeof content !== "object") {
-    throw new TypeError(`Incorrect type for the 'modules' field on 'WorkerCode': the provided value is not of type 'string or Module'.`);
-  }
+  if (content === null || content === undefined) return [name, "ambiguous", "0"];
+  if (typeof content !== "object") return [name, "plain", String(content)];
   const given = [];
   for (const kind of new SafeArrayIterator(KINDS)) if (content[kind] !== undefined) ArrayPrototypePush(given, kind);
   if (given.length !== 1) return [name, "ambiguous", `${given.length}`];
   const kind = given[0], value = content[kind];
   switch (kind) {
-    case "data": return [name, kind, moduleBytes(value, name, kind)];
-    case "wasm": return [name, kind, moduleBytes(value, name, kind)];
+    case "data":
+    case "wasm": return [name, kind, moduleBytes(value, kind)];
     case "json": return [name, kind, JSONStringify(value) ?? "null"];
-    default:
-      if (typeof value !== "string") throw new TypeError(`Incorrect type for the '${kind}' field on 'Module': the provided value is not of type 'string'.`);
-      return [name, kind, value];
+    default: return [name, kind, String(value)];
   }
 }
 
@@ -58,10 +55,34 @@ function outboundOf(code) {
   }
   return capability;
 }
-function limitsOf(limits) {
+function tailsOf(code) {
+  const tails = field(code, "tails", "Array", ArrayIsArray, false) ?? [];
+  const numbers = [];
+  for (let i = 0; i < tails.length; i++) {
+    const capability = rpc().capabilityOf(tails[i]);
+    if (capability === undefined) {
+      throw new TypeError(`Incorrect type for array element ${i}: the provided value is not of type 'Fetcher'.`);
+    }
+    ArrayPrototypePush(numbers, capability);
+  }
+  const streaming = field(code, "streamingTails", "Array", ArrayIsArray, false) ?? [];
+  if (streaming.length > 0) {
+    throw new primordials.Error(code.allowExperimental === true ? "Streaming tail workers are not supported." :
+      "Streaming tail workers are experimental. You must pass the option 'allowExperimental: true' to the worker loader to use them");
+  }
+  return numbers;
+}
+function limitsOf(limits, type) {
+  if (limits !== undefined && !isObject(limits)) {
+    throw new TypeError(`Incorrect type for the 'limits' field on '${type}': the provided value is not of type 'ResourceLimits'.`);
+  }
   const number = (name) => {
     const value = limits?.[name];
-    return value === undefined || value === null ? -1 : +value;
+    if (value === undefined) return -1;
+    const number = +value;
+    if (!primordials.NumberIsFinite(number)) throw new TypeError("The value cannot be converted because it is not an integer.");
+    if (number < 0) throw new TypeError("The value cannot be converted because it is negative and this API expects a positive number.");
+    return number;
   };
   return [number("cpuMs"), number("subRequests")];
 }
@@ -71,17 +92,17 @@ function loadNow(code, scope, name) {
   if (code === null || typeof code !== "object") {
     throw new TypeError("Failed to execute 'load' on 'WorkerLoader': parameter 1 is not of type 'WorkerCode'.");
   }
-  const date = field(code, "compatibilityDate", "string", isString, true);
+  const date = String(code.compatibilityDate);
   const flags = field(code, "compatibilityFlags", "Array", ArrayIsArray, false) ?? [];
-  const main = field(code, "mainModule", "string", isString, true);
+  const main = String(code.mainModule);
   const modules = field(code, "modules", "object", (value) => typeof value === "object" && value !== null, true);
-  const env = field(code, "env", "object", (value) => value === null || typeof value === "object", false);
+  const env = field(code, "env", "Object", isObject, false);
   const flat = [];
   for (const key of new SafeArrayIterator(ObjectKeys(modules))) ArrayPrototypePush(flat, ...new SafeArrayIterator(moduleTriple(key, modules[key])));
-  const { 0: cpuMs, 1: subRequests } = limitsOf(code.limits);
+  const { 0: cpuMs, 1: subRequests } = limitsOf(code.limits, "WorkerCode");
   return op_worker_load(
-    host.currentId(), [scope, name], String(date), [...new SafeArrayIterator(flags)].map(String), code.allowExperimental === true, main, flat,
-    env === undefined || env === null ? 0 : rpc().packPlain(env), outboundOf(code), cpuMs, subRequests,
+    host.currentId(), [scope, name], date, [...new SafeArrayIterator(flags)].map(String), code.allowExperimental === true, main, flat,
+    env === undefined ? 0 : rpc().packPlain(env), outboundOf(code), cpuMs, subRequests, tailsOf(code),
   );
 }
 
@@ -92,11 +113,20 @@ class WorkerStub {
   }
   getEntrypoint(name = undefined, options = undefined) {
     const entrypoint = name === undefined || name === null || name === "default" ? null : String(name);
-    return rpc().dynamicEntrypoint(this.#ready, entrypoint, { props: options?.props, limits: limitsOf(options?.limits) });
+    if (options !== undefined && options !== null && !isObject(options)) {
+      throw new TypeError("Failed to execute 'getEntrypoint' on 'WorkerStub': parameter 2 is not of type 'EntrypointOptions'.");
+    }
+    const props = options?.props;
+    if (props !== undefined && !isObject(props)) {
+      throw new TypeError("Incorrect type for the 'props' field on 'EntrypointOptions': the provided value is not of type 'Object'.");
+    }
+    return rpc().dynamicEntrypoint(this.#ready, entrypoint, { props, limits: limitsOf(options?.limits, "EntrypointOptions") });
   }
   /** Frees the isolate at once (not in Workers). */
   [Symbol.dispose ?? primordials.SymbolFor("Symbol.dispose")]() {
-    PromisePrototypeThen(PromiseResolve(this.#ready), (worker) => op_worker_dispose(worker), () => {});
+    // One that is there takes no call from now on; one that is still coming goes when it came.
+    if (typeof this.#ready === "number") op_worker_dispose(this.#ready);
+    else PromisePrototypeThen(PromiseResolve(this.#ready), (worker) => op_worker_dispose(worker), () => {});
   }
 }
 
@@ -131,6 +161,7 @@ class WorkerLoader {
     }
     const ready = (async () => {
       const code = await getCode();
+      if (!isObject(code)) throw new TypeError("Callback returned incorrect type; expected 'Promise'");
       // Another request may have loaded it meanwhile.
       const found = named === null ? 0 : op_worker_find(host.currentId(), this.#scope, named);
       return found > 0 ? found : loadNow(code, named === null ? null : this.#scope, named);

@@ -73,8 +73,17 @@ const adjust = {
           return prototype !== undefined && primordials.ObjectPrototypeIsPrototypeOf(prototype, value);
         };
         if (fetchApi.isHeaders(value)) return new fetchApi.Headers(value);
+        if (wasLoaded("ext:atoll/rpc.js")?.isService(value)) {
+          const { DOMException } = load("ext:deno_web/01_dom_exception.js");
+          throw new DOMException("ServiceStub cannot be serialized in this context.", "DataCloneError");
+        }
+        const kv = wasLoaded("ext:atoll/kv.js");
+        if (kv?.isNamespace(value)) {
+          const { DOMException } = load("ext:deno_web/01_dom_exception.js");
+          throw new DOMException(kv.NOT_CLONED, "DataCloneError");
+        }
         if (
-          fetchApi.isRequest(value) || fetchApi.isResponse(value) || fetchApi.capabilityOf(value) !== undefined ||
+          fetchApi.isRequest(value) || fetchApi.isResponse(value) ||
           isA("ext:deno_web/02_event.js", "EventTarget") || isA("ext:deno_web/02_event.js", "Event") ||
           isA("ext:deno_crypto/00_crypto.js", "CryptoKey") || isA("ext:atoll/formdata.js", "FormData")
         ) {
@@ -148,6 +157,7 @@ const lazyGlobals = {
     "Performance", "PerformanceEntry", "PerformanceMark", "PerformanceMeasure", "performance",
   ],
   "ext:deno_crypto/00_crypto.js": ["Crypto", "CryptoKey", "SubtleCrypto", "crypto"],
+  "ext:atoll/eventsource.js": ["EventSource"],
   "ext:atoll/formdata.js": ["FormData"],
   "ext:atoll/websocket.js": ["WebSocket", "WebSocketPair"],
   "ext:atoll/workers.js": [
@@ -156,13 +166,13 @@ const lazyGlobals = {
   ],
 };
 
-function defineLazy(name, specifier) {
+function defineLazy(name, specifier, pick = (script) => script[name]) {
   const define = (value) =>
     ObjectDefineProperty(globalThis, name, { __proto__: null, value, writable: true, enumerable: false, configurable: true });
   ObjectDefineProperty(globalThis, name, {
     __proto__: null,
     get() {
-      const value = load(specifier)[name];
+      const value = pick(load(specifier));
       define(value);
       return value;
     },
@@ -181,6 +191,21 @@ function defineGlobals(values) {
       __proto__: null, value: values[name], writable: true, enumerable: false, configurable: true,
     });
   }
+}
+
+/** What Node.js has as globals; `node:` modules are loaded when the first is touched. */
+function defineNodeGlobals() {
+  defineGlobals({ global: globalThis });
+  const node = (name, module) =>
+    defineLazy(name, "ext:atoll/node/modules.js", (modules) => {
+      const exports = modules.load(module);
+      return name in exports ? exports[name] : exports.default;
+    });
+  node("Buffer", "node:buffer");
+  node("process", "node:process");
+  if (!core.ops.op_rpc_flag("enable_nodejs_global_timers")) return;
+  const timers = ["setTimeout", "setInterval", "setImmediate", "clearTimeout", "clearInterval", "clearImmediate"];
+  for (let i = 0; i < timers.length; i++) defineLazy(timers[i], "ext:atoll/node/timers.js");
 }
 
 // ---- Invocations ----------------------------------------------------------------------------------------
@@ -219,6 +244,7 @@ class Invocation {
       this.finishIfIdle();
     };
     PromisePrototypeThen(PromiseResolve(promise), settle, (error) => {
+      if (traced) load("ext:atoll/tail.js").exception(this.id, error);
       logError("Uncaught (in promise)", error);
       settle();
     });
@@ -392,7 +418,12 @@ function logError(prefix, error) {
 const counts = new SafeMap();
 const started = new SafeMap();
 let indent = "";
-const line = (level) => (...args) => log(level, args);
+// Whether somebody wants to know what this worker does.
+let traced = false;
+const line = (level) => (...args) => {
+  log(level, args);
+  if (traced) load("ext:atoll/tail.js").log(currentId(), level, args);
+};
 function table(data, columns) {
   let text;
   try {
@@ -413,7 +444,7 @@ const console = {
     log(DEBUG, [`Trace${text === "" ? "" : ": " + text}${at < 0 ? "" : primordials.StringPrototypeSlice(stack, at)}`]);
   },
   dir: (value) => log(LOG, [value]),
-  dirxml: line(LOG),
+  dirxml: (...args) => log(LOG, args),
   table,
   assert: (condition, ...args) => {
     if (!condition) log(ERROR, ["Assertion failed:", format(args)]);
@@ -466,8 +497,10 @@ function start(namespace, environment) {
 }
 
 /** Builds `env` from (name, kind, value) triples, and says where global fetch() goes (-1: nowhere). */
-function makeEnv(outbound, triples) {
+function makeEnv(outbound, triples, isTraced = false) {
+  traced = isTraced;
   fetchApi.setOutbound(outbound);
+  if (core.ops.op_rpc_flag("nodejs_compat_v2")) defineNodeGlobals();
   // From a worker that loads this one: one value, 0 is none.
   if (typeof triples === "number") return env = rpc().take(triples) ?? {};
   const made = {};
@@ -478,6 +511,7 @@ function makeEnv(outbound, triples) {
       case "json": result = primordials.JSONParse(value); break;
       case "data": result = value.buffer; break;
       case "fetcher": result = fetchApi.makeFetcher(value); break;
+      case "kv": result = load("ext:atoll/kv.js").makeNamespace(value); break;
       case "loader": result = load("ext:atoll/loader.js").makeLoader(value); break;
       default: result = value;
     }
@@ -488,6 +522,9 @@ function makeEnv(outbound, triples) {
 }
 
 const rpc = () => load("ext:atoll/rpc.js");
+let ownExports;
+/** The worker's own entrypoints, for whatever invocation asks; none while it starts. */
+const getExports = () => ownExports ??= worker === null ? undefined : rpc().exportsOf(worker);
 
 class ExecutionContext {
   #invocation;
@@ -598,6 +635,8 @@ function onRpc(kind, number, call, path, message, name, props) {
     }
     return false;
   }
+  // 5: a tail.
+  if (kind === 5) return load("ext:atoll/tail.js").run(number, path, name, props);
   rpc().onRpc(kind, number, call, path, message, name, props);
 }
 
@@ -613,7 +652,8 @@ function forget(id) {
 const host = {
   __proto__: null,
   core, primordials, load, wasLoaded, currentId, currentInvocation, requireInvocation, waitFor, logError, kInvocation,
-  getEnv: () => env, wakeNow: wake, invoke, entrypoint, parseProps,
+  getEnv: () => env, getExports: () => getExports() ?? {}, wakeNow: wake, invoke, entrypoint, callHandler: call, parseProps,
+  timers: { add: addTimer, clear: clearTimer }, logLine: (level, text) => op_log(currentId(), level, text), LOG, ERROR, console,
   isNoEntrypoint: (error) => error === noEntrypoint,
 };
 internals.atoll = host;

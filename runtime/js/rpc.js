@@ -369,6 +369,8 @@ class Packing {
     }
     if (core.isRegExp(value)) return [REGEXP, [RegExpPrototypeGetSource(value), RegExpPrototypeGetFlags(value)]];
     if (core.isBoxedPrimitive(value)) return [BOXED, unbox(value)];
+    const kv = host.wasLoaded("ext:atoll/kv.js");
+    if (kv?.isNamespace(value)) throw cloneError(kv.NOT_CLONED);
     return this.web(value);
   }
   remote(state) {
@@ -787,6 +789,7 @@ function capabilityOf(value) {
 
 return {
   RpcStub, RpcPromise, RpcProperty, ServiceStub, makeFetcher: (number) => makeService(() => number, false), capabilityOf, exportsOf,
+  isService: (value) => stateOf(value)?.type === "service" || stateOf(value)?.type === "loopback",
   dynamicEntrypoint, packPlain, onRpc, forget, take: (message) => take(message, false).value,
 };
 })();

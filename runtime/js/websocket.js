@@ -319,6 +319,16 @@ class WebSocket extends EventTarget {
       case 3: throw new RangeError("Too much waits to be sent on this WebSocket.");
     }
   }
+  /** Bytes that the other end of a pair has not taken yet; what left the isolate is out of sight. */
+  get bufferedAmount() {
+    const queue = this.#peer?.#queue ?? [];
+    let bytes = 0;
+    for (let i = 0; i < queue.length; i++) {
+      if (typeof queue[i] === "string") bytes += TypedArrayPrototypeGetByteLength(core.encode(queue[i]));
+      else if (ArrayBufferIsView(queue[i])) bytes += TypedArrayPrototypeGetByteLength(queue[i]);
+    }
+    return bytes;
+  }
   close(code = undefined, reason = undefined) {
     if (this.#state === AWAITING_CONNECTION) {
       this.#state = RELEASED;

@@ -1,17 +1,21 @@
 //! Calls: how an isolate uses a capability, and how the answer comes back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use atoll_bindings::seam::{
-    CallError, CallId, Event, HttpRequest, HttpResponse, InvocationId, LimitKind, METHOD_BYTES_MAX, Outcome,
+    CallError, CallId, HttpRequest, HttpResponse, InvocationId, LimitKind, METHOD_BYTES_MAX, Outcome,
     StreamId, ToGateway, Usage,
 };
+use atoll_loader::limits::Limits;
 
 use crate::body::Outgoing;
-use crate::message::{Invocation, IsolateMsg, Peer, Root, Work};
+use crate::message::{IsolateMsg, Peer, Root};
 use crate::rpc::{Props, RpcResult};
+use crate::service::{Errand, Way};
 use crate::state::{Call, Capability, IsolateState, Running, Wake};
 use crate::stream::Route;
+use crate::trace::TAIL_WALL_MS_MAX;
 use crate::watchdog::now_us;
 use crate::worker::Callee;
 
@@ -49,21 +53,11 @@ impl IsolateState {
         head: RequestHead,
         outgoing: Outgoing,
     ) -> Result<u32, CallRefused> {
-        let capability = self.capabilities.get(&capability).cloned().ok_or(CallRefused::NoCapability)?;
-        let running = self.running.get_mut(&owner).ok_or(CallRefused::ForeignRequest)?;
-        let root = Arc::clone(&running.root);
-        if running.usage.subrequests >= running.limits.subrequests || !Root::take(&root.subrequests_left, 1) {
-            return Err(CallRefused::TooManySubrequests);
-        }
-        running.usage.subrequests += 1;
+        let (root, capability) = self.use_capability(owner, capability)?;
         match capability {
             Capability::Channel(channel) => {
-                let call = CallId(root.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-                let nested = !matches!(running.peer, Peer::Gateway(_));
-                let number = self.register_call(owner, (root.id, call), None, false);
-                if nested {
-                    self.host.remember_call((root.id, call), &self.me);
-                }
+                let key = self.next_call(owner, &root);
+                let number = self.register_call(owner, key, None, false);
                 let mut request = head.0;
                 let peer = Peer::Gateway(root.gateway.clone());
                 let (body, launch) = self.announce(owner, outgoing, None, |_| Route {
@@ -73,57 +67,119 @@ impl IsolateState {
                 });
                 request.body = body;
                 let _gone =
-                    root.gateway.send(ToGateway::Call { invocation: root.id, call, channel, request });
+                    root.gateway.send(ToGateway::Call { invocation: root.id, call: key.1, channel, request });
                 self.launch(launch);
                 Ok(number)
             }
-            Capability::Entrypoint { worker, name, props, limits } => {
-                let limits = limits
-                    .map_or(worker.limits(), |own| own.lower_of(worker.limits()))
-                    .lower_of(self.left(owner));
-                Ok(self.call_worker(owner, root, &worker, (name, props, limits), head, outgoing))
+            Capability::Service(channel) => {
+                let errand = Errand::Fetch { request: head.0, body: outgoing };
+                Ok(self.open_service(owner, &root, channel, errand))
             }
+            Capability::Entrypoint { worker, name, props, limits } => {
+                let errand = Errand::Fetch { request: head.0, body: outgoing };
+                Ok(self.call_worker(owner, root, worker, (name, props, limits), errand))
+            }
+            Capability::Lent { .. } => Err(CallRefused::NoCapability),
         }
     }
 
+    /// Counts one use of a capability; gives it with the root among whose grants it is.
+    pub(crate) fn use_capability(
+        &mut self,
+        owner: u32,
+        number: u32,
+    ) -> Result<(Arc<Root>, Capability), CallRefused> {
+        let capability = self.capabilities.get(&number).cloned().ok_or(CallRefused::NoCapability)?;
+        let running = self.running.get_mut(&owner).ok_or(CallRefused::ForeignRequest)?;
+        let own = Arc::clone(&running.root);
+        let (root, capability) = match capability {
+            Capability::Lent { root, capability, .. } => (root, *capability),
+            capability => (Arc::clone(&own), capability),
+        };
+        if root.is_over() {
+            return Err(CallRefused::NoCapability);
+        }
+        let lent = !Arc::ptr_eq(&root, &own);
+        if running.usage.subrequests >= running.limits.subrequests
+            || !Root::take(&own.subrequests_left, 1)
+            || (lent && !Root::take(&root.subrequests_left, 1))
+        {
+            return Err(CallRefused::TooManySubrequests);
+        }
+        running.usage.subrequests += 1;
+        Ok((root, capability))
+    }
+
+    /// The name of a call to the gateway, whose answer will find this isolate.
+    pub(crate) fn next_call(&self, owner: u32, root: &Arc<Root>) -> (InvocationId, CallId) {
+        let key = (root.id, CallId(root.calls.fetch_add(1, Relaxed)));
+        let by_itself =
+            self.running.get(&owner).is_some_and(|running| running.is_root() && running.root.id == root.id);
+        if !by_itself {
+            self.host.remember_call(key, &self.me);
+        }
+        key
+    }
+
     /// What an invocation has left: a worker that it loads never gets more.
-    pub(crate) fn left(&self, owner: u32) -> atoll_loader::limits::Limits {
-        let Some(running) = self.running.get(&owner) else { return atoll_loader::limits::Limits::default() };
+    pub(crate) fn left(&self, owner: u32) -> Limits {
+        let Some(running) = self.running.get(&owner) else { return Limits::default() };
         let mut limits = running.limits;
         let wall_left = running.wall_deadline_us.saturating_sub(now_us()) / 1_000;
         limits.wall_ms = u32::try_from(wall_left).unwrap_or(u32::MAX).min(limits.wall_ms);
         limits
     }
 
-    fn call_worker(
+    /// Sends an errand to a worker of this host that runs on its caller's account.
+    pub(crate) fn call_worker(
         &mut self,
         owner: u32,
         root: Arc<Root>,
-        worker: &Callee,
-        (entrypoint, props, limits): (Option<String>, Option<Props>, atoll_loader::limits::Limits),
-        head: RequestHead,
-        outgoing: Outgoing,
+        callee: Callee,
+        (entrypoint, props, limits): (Option<String>, Option<Props>, Option<Limits>),
+        errand: Errand,
     ) -> u32 {
+        let mut limits =
+            limits.map_or(callee.limits(), |own| own.lower_of(callee.limits())).lower_of(self.left(owner));
+        if errand.is_tail() {
+            limits.wall_ms = limits.wall_ms.min(TAIL_WALL_MS_MAX);
+        }
         let id = self.host.next_nested();
-        let number = self.register_call(owner, (id, CallId(0)), Some(worker.clone()), false);
-        let peer = worker.peer();
-        let (body, launch) =
-            self.announce(owner, outgoing, None, |_| Route { peer, invocation: id, stream: StreamId(0) });
-        let mut request = head.0;
-        request.body = body;
-        root.trace(&mut request);
-        worker.send(IsolateMsg::Invoke(Box::new(Invocation {
-            id,
-            root,
-            peer: Peer::Isolate(self.me.clone()),
-            entrypoint,
-            props,
-            work: Work::Event(Event::Fetch(request)),
-            limits,
-            asked_us: now_us(),
-        })));
-        self.launch(launch);
+        let number = self.register_call(owner, (id, CallId(0)), Some(callee.clone()), errand.is_rpc());
+        let lender = self.running.get(&owner).is_none_or(|running| !Arc::ptr_eq(&running.root, &root));
+        if let Some(call) = self.calls.get_mut(&number) {
+            call.tail = errand.is_tail();
+            call.lender = lender.then(|| Arc::clone(&root));
+        }
+        let way = Way { callee, id, root, entrypoint, props, limits, asked_us: now_us(), end: None };
+        self.send_errand(owner, number, way, errand);
         number
+    }
+
+    /// Tells each tail what an invocation did. None of them is counted: it was the loader that wanted them.
+    fn tell_tails(&mut self, owner: u32, tails: &[Capability], item: &Arc<str>) {
+        for tail in tails {
+            let Some(running) = self.running.get(&owner) else { return };
+            let own = Arc::clone(&running.root);
+            let (root, tail) = match tail.clone() {
+                Capability::Lent { root, capability, .. } => (root, *capability),
+                tail => (own, tail),
+            };
+            if root.is_over() {
+                continue;
+            }
+            let errand = Errand::Tail(Arc::clone(item));
+            match tail {
+                Capability::Entrypoint { worker, name, props, limits } => {
+                    self.call_worker(owner, root, worker, (name, props, limits), errand);
+                }
+                Capability::Service(channel) => {
+                    self.open_service(owner, &root, channel, errand);
+                }
+                // Capabilities of the gateway have no `tail`.
+                Capability::Channel(_) | Capability::Lent { .. } => {}
+            }
+        }
     }
 
     pub(crate) fn register_call(
@@ -135,7 +191,20 @@ impl IsolateState {
     ) -> u32 {
         let number = self.next_number();
         self.call_keys.insert(key, number);
-        self.calls.insert(number, Call { owner, key, child, replied: false, rpc, wound_down: false });
+        self.calls.insert(
+            number,
+            Call {
+                owner,
+                key,
+                child,
+                replied: false,
+                rpc,
+                wound_down: false,
+                errand: None,
+                tail: false,
+                lender: None,
+            },
+        );
         number
     }
 
@@ -149,11 +218,15 @@ impl IsolateState {
         let Some(&number) = self.call_keys.get(&(invocation, call)) else { return };
         let Some(entry) = self.calls.get_mut(&number) else { return };
         entry.replied = true;
-        let (owner, child, rpc) = (entry.owner, entry.child.clone(), entry.rpc);
+        let (owner, child, rpc, tail) = (entry.owner, entry.child.clone(), entry.rpc, entry.tail);
         if child.is_none() {
             // A child's call stays until its `ChildDone`.
             self.calls.remove(&number);
             self.call_keys.remove(&(invocation, call));
+        }
+        if tail {
+            // A service that is not to be had: the next one is told all the same.
+            return self.finish_if_idle(owner);
         }
         if rpc {
             // Only refusals of methods come this way.
@@ -182,6 +255,14 @@ impl IsolateState {
 
     /// Nobody waits for a reply any more.
     pub(crate) fn cancel_call(&mut self, number: u32) {
+        if let Some(call) = self.calls.get_mut(&number)
+            && let Some(child) = call.child.clone()
+            && !child.tails().is_empty()
+        {
+            // Its tails are told how it ended.
+            call.replied = true;
+            return child.send(IsolateMsg::Cancel { invocation: call.key.0 });
+        }
         let Some(call) = self.calls.remove(&number) else { return };
         self.call_keys.remove(&call.key);
         match &call.child {
@@ -191,10 +272,20 @@ impl IsolateState {
     }
 
     /// An invocation in another isolate is over; if it never answered, this is the answer.
-    pub(crate) fn child_done(&mut self, invocation: InvocationId, outcome: Outcome, usage: Usage) {
+    pub(crate) fn child_done(
+        &mut self,
+        invocation: InvocationId,
+        outcome: Outcome,
+        usage: Usage,
+        trace: Option<Arc<str>>,
+    ) {
         let Some(number) = self.call_keys.remove(&(invocation, CallId(0))) else { return };
         let Some(call) = self.calls.remove(&number) else { return };
-        if let Some(running) = self.running.get_mut(&call.owner) {
+        if let Some(lender) = &call.lender {
+            lender.foreign_cpu_us.fetch_add(usage.cpu_us, Relaxed);
+        } else if let Some(running) = self.running.get_mut(&call.owner)
+            && !matches!(call.child, Some(Callee::Service(_)))
+        {
             running.usage.cpu_us += usage.cpu_us;
             running.usage.subrequests += usage.subrequests;
             running.usage.loads += usage.loads;
@@ -202,7 +293,10 @@ impl IsolateState {
             running.usage.external_bytes_peak =
                 running.usage.external_bytes_peak.max(usage.external_bytes_peak);
         }
-        if call.replied {
+        if let (Some(trace), Some(child)) = (trace, &call.child) {
+            self.tell_tails(call.owner, child.tails(), &trace);
+        }
+        if call.replied || call.tail {
             self.finish_if_idle(call.owner);
             return;
         }

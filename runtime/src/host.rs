@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use atoll_bindings::link::HostEndpoint;
 use atoll_bindings::seam::{
-    CallId, HEARTBEAT_MS, Heartbeat, InvocationId, Invoke, IsolateKey, Outbound, Outcome, StreamId,
-    ToGateway, ToHost, Usage,
+    CallError, CallId, Event, HEARTBEAT_MS, Heartbeat, InvocationId, Invoke, IsolateKey, Outbound, Outcome,
+    StreamId, ToGateway, ToHost, Usage,
 };
 use atoll_loader::bundle::CodeHash;
+use atoll_loader::limits::Limits;
 use atoll_loader::{Bundle, CodeError, WorkerCode};
 use dashmap::DashMap;
 use tokio::sync::mpsc::UnboundedSender;
@@ -25,6 +26,7 @@ use crate::modules::Entry;
 use crate::pool::Pool;
 use crate::resident::{Resident, Trimmer, resident_bytes};
 use crate::rpc::Props;
+use crate::service::Session;
 use crate::state::Capability;
 use crate::stream::Route;
 use crate::thread::{EnvSpec, IsolateRef, StartSpec};
@@ -42,11 +44,19 @@ pub struct HostConfig {
     pub idle_ms: u64,
     /// Resident memory of the process beyond which its largest isolate and then the process must go, in bytes.
     pub resident_bytes_max: Option<u64>,
+    /// V8 without its compilers, and without WebAssembly. The first host of a process decides it for all.
+    pub jitless: bool,
 }
 
 impl Default for HostConfig {
     fn default() -> Self {
-        Self { pool_size: 16, isolates_max: 10_000, idle_ms: 300_000, resident_bytes_max: None }
+        Self {
+            pool_size: 16,
+            isolates_max: 10_000,
+            idle_ms: 300_000,
+            resident_bytes_max: None,
+            jitless: false,
+        }
     }
 }
 
@@ -91,7 +101,7 @@ impl std::fmt::Debug for Entry {
 
 impl HostShared {
     fn start(config: HostConfig, gateway: UnboundedSender<ToGateway>) -> std::io::Result<Arc<Self>> {
-        crate::platform::init();
+        crate::platform::init(config.jitless);
         let alarm = gateway.clone();
         let memory = config.resident_bytes_max.and_then(Resident::watch);
         let watchdog = Watchdog::start(memory, move |watchdog| {
@@ -161,7 +171,14 @@ impl HostShared {
     pub(crate) fn forget_root(&self, id: InvocationId) {
         self.roots.remove(&id);
         if !self.nested_calls.is_empty() {
-            self.nested_calls.retain(|(root, _), _| *root != id);
+            self.nested_calls.retain(|(root, call), inbox| {
+                if *root == id {
+                    // The gateway answers no more: whoever was lent the capability must not wait.
+                    let result = Err(CallError::Network("The invocation has ended.".into()));
+                    let _gone = inbox.send(IsolateMsg::Reply { invocation: id, call: *call, result });
+                }
+                *root != id
+            });
         }
         if !self.nested_streams.is_empty() {
             self.nested_streams.retain(|(root, _), _| *root != id);
@@ -204,6 +221,7 @@ impl HostShared {
                 Outbound::Channel(channel) => Some(Capability::Channel(channel)),
             },
             limits: invoke.limits,
+            traced: false,
             depth: 0,
             single: invoke.isolate == IsolateKey::Fresh,
             root: invoke.id,
@@ -212,6 +230,10 @@ impl HostShared {
                 IsolateKey::Fresh => None,
             },
         };
+        if let Event::Session { caller, call } = invoke.event {
+            let granted = (invoke.entrypoint, invoke.props, invoke.limits);
+            return self.join(spec, granted, root, (caller, call));
+        }
         let invocation = Invocation {
             id: invoke.id,
             root,
@@ -221,22 +243,56 @@ impl HostShared {
             work: Work::Event(invoke.event),
             limits: invoke.limits,
             asked_us: now_us(),
+            session: None,
         };
         self.dispatch(spec, invocation);
+    }
+
+    /// Brings a session to the isolate whose call waits for it. One that nobody waits for is told to the gateway.
+    fn join(
+        self: &Arc<Self>,
+        spec: StartSpec,
+        granted: (Option<String>, Option<String>, Limits),
+        root: Arc<Root>,
+        (invocation, call): (InvocationId, CallId),
+    ) {
+        let Some(inbox) = self.waiting_for(invocation, call) else {
+            let outcome = Outcome::Canceled;
+            let _gone =
+                self.gateway.send(ToGateway::Done { invocation: root.id, outcome, usage: Usage::default() });
+            return;
+        };
+        let callee = self.isolate_for(spec);
+        self.roots.insert(root.id, callee.clone());
+        let session = Box::new(Session::new(self, granted, root, callee.inbox));
+        let _gone = inbox.send(IsolateMsg::Opened { invocation, call, session });
+    }
+
+    /// The isolate whose call the gateway answers.
+    fn waiting_for(&self, invocation: InvocationId, call: CallId) -> Option<Inbox> {
+        let nested = match self.nested_calls.is_empty() {
+            true => None,
+            false => self.nested_calls.remove(&(invocation, call)).map(|(_, inbox)| inbox),
+        };
+        nested.or_else(|| self.roots.get(&invocation).map(|root| root.inbox.clone()))
     }
 
     /// Finds or starts the isolate for a root invocation and hands it over. An isolate that ends in between gives
     /// the message back, and a new one gets it.
     pub(crate) fn dispatch(self: &Arc<Self>, spec: StartSpec, invocation: Invocation) {
-        let id = invocation.id;
         let isolate = self.isolate_for(spec);
-        self.roots.insert(id, isolate.clone());
+        // One that a caller of this host made is under a root that is known already.
+        let rooted = matches!(invocation.peer, Peer::Gateway(_)) || invocation.session.is_some();
+        if rooted {
+            self.roots.insert(invocation.root.id, isolate.clone());
+        }
         if let Err(lost) = isolate.inbox.send(IsolateMsg::Invoke(Box::new(invocation))) {
             // It ended between the look and the send.
             let IsolateMsg::Invoke(invocation) = lost.0 else { return };
-            let outcome = Outcome::HostFault("the isolate ended before it could serve".into());
-            self.roots.remove(&id);
-            invocation.peer.done(id, outcome, Usage::default());
+            if rooted {
+                self.roots.remove(&invocation.root.id);
+            }
+            invocation.end(Outcome::HostFault("the isolate ended before it could serve".into()));
         }
     }
 
@@ -307,13 +363,7 @@ impl HostShared {
                 }
             }
             ToHost::Returned { invocation, call, result } => {
-                let nested = if self.nested_calls.is_empty() {
-                    None
-                } else {
-                    self.nested_calls.remove(&(invocation, call)).map(|(_, inbox)| inbox)
-                };
-                let inbox = nested.or_else(|| self.roots.get(&invocation).map(|root| root.inbox.clone()));
-                if let Some(inbox) = inbox {
+                if let Some(inbox) = self.waiting_for(invocation, call) {
                     let _gone = inbox.send(IsolateMsg::MethodReturned { invocation, call, result });
                 }
             }

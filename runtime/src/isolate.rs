@@ -136,6 +136,7 @@ impl Isolate {
             state.global_outbound.clone_from(&spec.outbound);
             state.inherits_outbound =
                 spec.entry.bundle.compatibility().flags.iter().any(|flag| flag == INHERIT_FLAG);
+            state.traced = spec.traced;
             state.flags.clone_from(&spec.entry.bundle.compatibility().flags);
             state.own = Some(Callee::Own(Arc::new(OwnWorker {
                 host: Arc::downgrade(&self.host),
@@ -194,9 +195,9 @@ impl Isolate {
     async fn refuse_all(&mut self, inbox: &mut UnboundedReceiver<IsolateMsg>, outcome: &Outcome) {
         inbox.close();
         while let Some(message) = inbox.recv().await {
-            if let IsolateMsg::Invoke(invocation) = message {
+            if let IsolateMsg::Invoke(mut invocation) = message {
                 let mut state = self.state.borrow_mut();
-                let number = state.begin(&invocation);
+                let number = state.begin(&mut invocation);
                 if let Work::Rpc(call) = invocation.work {
                     call.reply.outcome(outcome);
                 }
@@ -321,9 +322,10 @@ impl Isolate {
             IsolateMsg::CallerDone { invocation } => state.caller_done(invocation),
             IsolateMsg::Body(frame) => state.body_frame(frame),
             IsolateMsg::Reply { invocation, call, result } => state.reply(invocation, call, result),
-            IsolateMsg::ChildDone { invocation, outcome, usage } => {
-                state.child_done(invocation, outcome, usage)
+            IsolateMsg::ChildDone { invocation, outcome, usage, trace } => {
+                state.child_done(invocation, outcome, usage, trace)
             }
+            IsolateMsg::Opened { invocation, call, session } => state.opened((invocation, call), *session),
             IsolateMsg::Cancel { invocation } => state.cancel(invocation),
             IsolateMsg::Invoke(_) | IsolateMsg::Evict => {}
         }
@@ -457,7 +459,7 @@ impl Isolate {
         v8::tc_scope!(let scope, scope);
         let make_env = v8::Local::new(scope, &self.prelude.make_env);
         let receiver = v8::undefined(scope).into();
-        let env = values::env_arguments(scope, &self.state, spec.env, spec.outbound)
+        let env = values::env_arguments(scope, &self.state, spec.env, spec.outbound, spec.traced)
             .and_then(|arguments| make_env.call(scope, receiver, &arguments));
         let Some(env) = env else { return Err(startup_failure(scope, &self.slot)) };
         let env = v8::Global::new(scope, env);
@@ -510,8 +512,8 @@ impl Isolate {
         }
     }
 
-    fn invoke(&mut self, invocation: Invocation, failed: &mut Option<Outcome>) {
-        let number = self.state.borrow_mut().begin(&invocation);
+    fn invoke(&mut self, mut invocation: Invocation, failed: &mut Option<Outcome>) {
+        let number = self.state.borrow_mut().begin(&mut invocation);
         if let Some(outcome) = failed {
             if let Work::Rpc(call) = invocation.work {
                 call.reply.outcome(outcome);
@@ -524,6 +526,13 @@ impl Isolate {
         let props = self.state.borrow_mut().keep_props(props);
         let event = match work {
             Work::Event(event) => event,
+            Work::Tail(item) => {
+                self.call_prelude(
+                    |prelude| &prelude.on_rpc,
+                    |scope, _| values::tail_arguments(scope, number, entrypoint, props, &item),
+                );
+                return self.after_invoke();
+            }
             Work::Rpc(RpcCall { path, arguments, reply }) => {
                 let (call, message) = {
                     let mut state = self.state.borrow_mut();
@@ -562,6 +571,8 @@ impl Isolate {
                     |scope, _| values::scheduled_arguments(scope, number, entrypoint, props, &cron, time_ms),
                 );
             }
+            // The router joins sessions with a call; none comes here by itself.
+            Event::Session { .. } => self.state.borrow_mut().finish(number, Outcome::Refused(String::new())),
             Event::Execute { input } => {
                 self.call_prelude(
                     |prelude| &prelude.on_execute,

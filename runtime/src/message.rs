@@ -4,7 +4,7 @@
 //! this one. A [`Peer`] hides which it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use atoll_bindings::seam::{
     BodyFrame, CallError, CallId, Event, HttpRequest, HttpResponse, InvocationId, Invoke, LogLine,
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::rpc::{Props, RpcCall, RpcResult};
+use crate::service::{Session, SessionEnd};
 
 /// To an isolate's thread.
 #[derive(Debug)]
@@ -26,7 +27,8 @@ pub(crate) enum IsolateMsg {
     /// The answer to a call this isolate made.
     Reply { invocation: InvocationId, call: CallId, result: Result<HttpResponse, CallError> },
     /// An invocation that this isolate made in another one is over.
-    ChildDone { invocation: InvocationId, outcome: Outcome, usage: Usage },
+    /// `trace` is for its tails.
+    ChildDone { invocation: InvocationId, outcome: Outcome, usage: Usage, trace: Option<Arc<str>> },
     /// A call on an object that this isolate handed out.
     Rpc { export: u32, call: RpcCall },
     /// What came of a call that this isolate made.
@@ -39,6 +41,8 @@ pub(crate) enum IsolateMsg {
     Unwanted { caller: Inbox, call: u32 },
     /// The caller of a session has let go of all that it was given.
     CallerDone { invocation: InvocationId },
+    /// The gateway granted what a call of this isolate waits for.
+    Opened { invocation: InvocationId, call: CallId, session: Box<Session> },
     /// Nobody wants the answer any more.
     Cancel { invocation: InvocationId },
     /// End once idle.
@@ -60,6 +64,18 @@ pub(crate) struct Invocation {
     pub(crate) limits: Limits,
     /// Host clock when it was asked for, in microseconds.
     pub(crate) asked_us: u64,
+    /// If it is another worker's call: the duty to tell the gateway of its end, beside the caller.
+    pub(crate) session: Option<SessionEnd>,
+}
+
+impl Invocation {
+    /// Ends it before it began.
+    pub(crate) fn end(self, outcome: Outcome) {
+        self.peer.done(self.id, outcome.clone(), Usage::default(), None);
+        if let Some(session) = self.session {
+            session.done(outcome, Usage::default());
+        }
+    }
 }
 
 /// What an invocation does.
@@ -69,6 +85,8 @@ pub(crate) enum Work {
     Event(Event),
     /// A method of an entrypoint is called: the invocation is a session.
     Rpc(RpcCall),
+    /// It is told what another invocation did: a trace item as JSON text.
+    Tail(Arc<str>),
 }
 
 /// The gateway's invocation at the root of a tree of isolates: what all of them share.
@@ -87,6 +105,9 @@ pub(crate) struct Root {
     pub(crate) loads_left: AtomicU32,
     /// Log lines dropped for want of budget.
     pub(crate) logs_dropped: AtomicU64,
+    /// CPU time that others caused by what this invocation handed out, in microseconds.
+    pub(crate) foreign_cpu_us: AtomicU64,
+    over: AtomicBool,
 }
 
 impl Root {
@@ -102,7 +123,18 @@ impl Root {
             log_bytes_left: AtomicU32::new(limits.log_bytes),
             loads_left: AtomicU32::new(limits.loads),
             logs_dropped: AtomicU64::new(0),
+            foreign_cpu_us: AtomicU64::new(0),
+            over: AtomicBool::new(false),
         })
+    }
+
+    /// It is over: the gateway takes no more calls for it.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
     }
 
     /// Gives a request to another isolate its place in the trace, unless the caller said one.
@@ -163,10 +195,18 @@ impl Peer {
         };
     }
 
-    pub(crate) fn done(&self, invocation: InvocationId, outcome: Outcome, usage: Usage) {
+    pub(crate) fn done(
+        &self,
+        invocation: InvocationId,
+        outcome: Outcome,
+        usage: Usage,
+        trace: Option<Arc<str>>,
+    ) {
         let _gone = match self {
             Self::Gateway(gateway) => gateway.send(ToGateway::Done { invocation, outcome, usage }).is_ok(),
-            Self::Isolate(inbox) => inbox.send(IsolateMsg::ChildDone { invocation, outcome, usage }).is_ok(),
+            Self::Isolate(inbox) => {
+                inbox.send(IsolateMsg::ChildDone { invocation, outcome, usage, trace }).is_ok()
+            }
         };
     }
 }

@@ -225,6 +225,10 @@ impl Modules {
                 }
                 Some(buffer.into())
             }
+            ModuleBody::Wasm(_) if crate::platform::is_jitless() => throw(
+                scope,
+                "WebAssembly is not available here: this host class is without compilers (jitless)",
+            ),
             ModuleBody::Wasm(bytes) => {
                 let module = match self.entry.wasm[index].get() {
                     Some(compiled) => v8::WasmModuleObject::from_compiled_module(scope, compiled)?,
@@ -281,22 +285,17 @@ impl Modules {
         module.get(scope, exports_key.into())
     }
 
+    /// A module of the runtime; throws if there is none of that name.
     fn builtin<'s>(
         &self,
         scope: &mut v8::PinScope<'s, '_>,
+        referrer: &str,
         specifier: &str,
     ) -> Option<v8::Local<'s, v8::Module>> {
         if let Some(module) = self.builtins.borrow().get(specifier) {
             return Some(v8::Local::new(scope, module));
         }
-        let script = match specifier {
-            "cloudflare:workers" => "ext:atoll/cloudflare_workers.js",
-            _ => return None,
-        };
-        let load = v8::Local::new(scope, &self.load_script);
-        let script = string(scope, script)?.into();
-        let undefined = v8::undefined(scope).into();
-        let object = load.call(scope, undefined, &[script])?.try_cast::<v8::Object>().ok()?;
+        let object = self.builtin_exports(scope, referrer, specifier)?;
         let names = object.get_own_property_names(scope, v8::GetPropertyNamesArgs::default())?;
         let mut exports = Vec::new();
         for at in 0..names.length() {
@@ -306,6 +305,37 @@ impl Modules {
         let module = self.synthetic(scope, specifier, exports);
         self.builtins.borrow_mut().insert(specifier.to_owned(), v8::Global::new(scope, module));
         Some(module)
+    }
+
+    /// What a module of the runtime exports; throws if there is none of that name.
+    fn builtin_exports<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        referrer: &str,
+        specifier: &str,
+    ) -> Option<v8::Local<'s, v8::Object>> {
+        if specifier == "cloudflare:workers" {
+            return self.script(scope, "ext:atoll/cloudflare_workers.js");
+        }
+        if specifier.starts_with("node:") {
+            let node = self.script(scope, "ext:atoll/node/modules.js")?;
+            let key = string(scope, "load")?.into();
+            let load = node.get(scope, key)?.try_cast::<v8::Function>().ok()?;
+            let name = string(scope, specifier)?.into();
+            let found = load.call(scope, node.into(), &[name])?;
+            if !found.is_undefined() {
+                return found.try_cast::<v8::Object>().ok();
+            }
+        }
+        throw(scope, &format!("No such module \"{specifier}\".\n  imported from \"{referrer}\""))
+    }
+
+    /// What a lazy script returned.
+    fn script<'s>(&self, scope: &mut v8::PinScope<'s, '_>, name: &str) -> Option<v8::Local<'s, v8::Object>> {
+        let load = v8::Local::new(scope, &self.load_script);
+        let name = string(scope, name)?.into();
+        let undefined = v8::undefined(scope).into();
+        load.call(scope, undefined, &[name])?.try_cast::<v8::Object>().ok()
     }
 
     /// The module behind a specifier; throws what Workers throw if there is none.
@@ -318,9 +348,7 @@ impl Modules {
         let bundle = Arc::clone(&self.entry.bundle);
         match bundle.resolve(referrer, specifier) {
             Ok(Resolved::Module(index)) => self.module(scope, index),
-            Ok(Resolved::Builtin(name)) => self.builtin(scope, name).or_else(|| {
-                throw(scope, &format!("No such module \"{name}\".\n  imported from \"{referrer}\""))
-            }),
+            Ok(Resolved::Builtin(name)) => self.builtin(scope, referrer, name),
             Err(error) => throw(scope, &error.to_string()),
         }
     }
@@ -506,14 +534,27 @@ fn require_callback(
             ),
             _ => modules.require(scope, index),
         },
-        Ok(Resolved::Builtin(name)) => {
-            throw(scope, &format!("No such module \"{name}\".\n  imported from \"{referrer}\""))
-        }
+        Ok(Resolved::Builtin(name)) => require_builtin(&modules, scope, &referrer, name),
         Err(error) => throw(scope, &error.to_string()),
     };
     if let Some(value) = value {
         result.set(value);
     }
+}
+
+/// As in Workers: the default export, or everything where there is none.
+fn require_builtin<'s>(
+    modules: &Modules,
+    scope: &mut v8::PinScope<'s, '_>,
+    referrer: &str,
+    name: &str,
+) -> Option<v8::Local<'s, v8::Value>> {
+    let exports = modules.builtin_exports(scope, referrer, name)?;
+    let key = string(scope, "default")?;
+    if exports.has_own_property(scope, key.into())? {
+        return exports.get(scope, key.into());
+    }
+    Some(exports.into())
 }
 
 fn import_dynamically<'s, 'i>(

@@ -1,6 +1,7 @@
 //! V8's process-wide settings. Frozen once the first isolate exists.
 
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use deno_core::JsRuntime;
 
@@ -17,12 +18,19 @@ const WASM_PAGES_MAX: usize = 2_048;
 /// Largest WebAssembly module, in bytes.
 const WASM_MODULE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+static JITLESS: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process has no compilers, and so no WebAssembly.
+pub(crate) fn is_jitless() -> bool {
+    JITLESS.load(Relaxed)
+}
+
 /// Initialises V8 once per process. Must first run on a thread that outlives every isolate (memory protection
 /// keys are inherited from it).
-pub(crate) fn init() {
+pub(crate) fn init(jitless: bool) {
     static INIT: Once = Once::new();
     INIT.call_once(|| {
-        let flags = [
+        let mut flags = vec![
             format!("--stack-size={JS_STACK_KIB}"),
             // Garbage collection on the isolate's own thread, so that its CPU time is the tenant's.
             "--single-threaded-gc".to_owned(),
@@ -38,6 +46,11 @@ pub(crate) fn init() {
             // gone (tests/serve.rs, `a_growing_heap_is_stopped`).
             "--no-turboshaft-loop-unrolling".to_owned(),
         ];
+        if jitless {
+            // No page that is ever writable and executable, and none of the compilers' mistakes; WebAssembly needs them.
+            flags.push("--jitless".to_owned());
+        }
+        JITLESS.store(jitless, Relaxed);
         v8::V8::set_flags_from_string(&flags.join(" "));
         // By itself V8 opens `/dev/urandom` for every isolate, reads a whole buffer, and falls back to the clock where
         // there is no such file, as in a confined process.

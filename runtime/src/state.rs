@@ -18,7 +18,9 @@ use crate::host::HostShared;
 use crate::memory::External;
 use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root, Work};
 use crate::rpc::{Export, Import, Message, Packed, Props, ReplyTo, Waiting};
+use crate::service::{Errand, SessionEnd};
 use crate::stream::{Inbound, Outbound};
+use crate::trace::Trace;
 use crate::watchdog::{Slot, now_us};
 use crate::worker::{Callee, ChildWorker};
 
@@ -59,6 +61,17 @@ pub(crate) struct Running {
     pub(crate) workers: Vec<Arc<ChildWorker>>,
     /// Numbers of workers and capabilities that were given out for it.
     pub(crate) numbers: Vec<u32>,
+    /// It is another worker's call on this one: the gateway must learn of its end.
+    pub(crate) session_end: Option<SessionEnd>,
+    /// What it does, if its worker is tailed.
+    pub(crate) trace: Option<Box<Trace>>,
+}
+
+impl Running {
+    /// Whether what the gateway answers to its root comes to this isolate by itself.
+    pub(crate) fn is_root(&self) -> bool {
+        matches!(self.peer, Peer::Gateway(_)) || self.session_end.is_some()
+    }
 }
 
 /// A call on its way.
@@ -73,6 +86,12 @@ pub(crate) struct Call {
     /// It opened a session, which may go on after the reply.
     pub(crate) rpc: bool,
     pub(crate) wound_down: bool,
+    /// What waits until the gateway has opened the way.
+    pub(crate) errand: Option<Errand>,
+    /// It tells a tail; nobody waits for an answer.
+    pub(crate) tail: bool,
+    /// Whose CPU time it is, if the capability was lent by another invocation of the gateway's.
+    pub(crate) lender: Option<Arc<Root>>,
 }
 
 /// Something a guest can call.
@@ -80,8 +99,25 @@ pub(crate) struct Call {
 pub(crate) enum Capability {
     /// A channel of the gateway.
     Channel(ChannelId),
+    /// Another deployed worker: the gateway opens each use.
+    Service(ChannelId),
     /// An entrypoint of a worker loaded here.
     Entrypoint { worker: Callee, name: Option<String>, props: Option<Props>, limits: Option<Limits> },
+    /// One that was given away under another of the gateway's invocations: its numbers mean something there only, and its
+    /// use is on that invocation's account, for as long as it runs.
+    Lent { root: Arc<Root>, capability: Box<Capability>, hold: Option<Arc<Export>> },
+}
+
+impl Capability {
+    /// The same for whoever works under `root`, where it comes from under `origin`.
+    pub(crate) fn lent(self, origin: &Arc<Root>, root: &Arc<Root>, hold: Option<Arc<Export>>) -> Self {
+        match self {
+            Self::Lent { root: lender, capability, .. } if Arc::ptr_eq(&lender, root) => *capability,
+            lent @ Self::Lent { .. } => lent,
+            own if Arc::ptr_eq(origin, root) => own,
+            own => Self::Lent { root: Arc::clone(origin), capability: Box::new(own), hold },
+        }
+    }
 }
 
 /// What a reply looks like to JavaScript.
@@ -101,6 +137,11 @@ pub(crate) enum Wake {
     },
     /// A worker's handler threw.
     Threw(GuestError),
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// A body as JavaScript gets it.
@@ -160,6 +201,8 @@ pub(crate) struct IsolateState {
     /// Where this worker's own global `fetch()` goes, and whether workers that it loads get the same by default.
     pub(crate) global_outbound: Option<Capability>,
     pub(crate) inherits_outbound: bool,
+    /// Somebody wants to know what this worker does.
+    pub(crate) traced: bool,
 }
 
 impl IsolateState {
@@ -198,6 +241,7 @@ impl IsolateState {
             heap_peak: 0,
             global_outbound: None,
             inherits_outbound: false,
+            traced: false,
         }
     }
 
@@ -210,7 +254,7 @@ impl IsolateState {
     // ---- Invocations ----------------------------------------------------------------------------------------
 
     /// Registers an invocation; returns its number and, for a fetch event, the form of its body.
-    pub(crate) fn begin(&mut self, invocation: &Invocation) -> u32 {
+    pub(crate) fn begin(&mut self, invocation: &mut Invocation) -> u32 {
         let number = self.next_number();
         let now = now_us();
         let running = Running {
@@ -241,7 +285,17 @@ impl IsolateState {
             socket_open: false,
             workers: Vec::new(),
             numbers: Vec::new(),
+            session_end: invocation.session.take(),
+            trace: if self.traced {
+                Trace::begin(&invocation.work, invocation.entrypoint.as_deref(), wall_ms()).map(Box::new)
+            } else {
+                None
+            },
         };
+        if running.session_end.is_some() {
+            // The gateway knows it by the number of its root.
+            self.by_id.insert(running.root.id, number);
+        }
         self.by_id.insert(invocation.id, number);
         self.running.insert(number, running);
         self.watch_wall();
@@ -311,6 +365,10 @@ impl IsolateState {
         self.release_rpc(number, &outcome);
         let mut usage = running.usage;
         usage.cpu_us += running.cpu_us;
+        if running.is_root() {
+            running.root.end();
+            usage.cpu_us += running.root.foreign_cpu_us.swap(0, Relaxed);
+        }
         if number == self.current {
             usage.cpu_us +=
                 if self.slot.is_inside() { self.slot.take_cpu_us() } else { self.slot.helpers.take_us() };
@@ -331,7 +389,12 @@ impl IsolateState {
         if matches!(running.peer, Peer::Gateway(_)) {
             self.host.forget_root(running.id);
         }
-        running.peer.done(running.id, outcome, usage);
+        if let Some(session) = running.session_end {
+            self.by_id.remove(&running.root.id);
+            session.done(outcome.clone(), usage);
+        }
+        let trace = running.trace.map(|trace| trace.end(&outcome, &usage, wall_ms()).into());
+        running.peer.done(running.id, outcome, usage, trace);
         self.ended.push(number);
         self.watch_wall();
     }
@@ -382,6 +445,10 @@ impl IsolateState {
             }
             keys.remove(&call.key);
             match &call.child {
+                // Another worker that has answered finishes its own work; it only loses its caller.
+                Some(child @ Callee::Service(_)) if call.replied => {
+                    child.send(IsolateMsg::CallerDone { invocation: call.key.0 });
+                }
                 Some(child) => child.send(IsolateMsg::Cancel { invocation: call.key.0 }),
                 None => host.forget_call(call.key),
             }
@@ -416,8 +483,7 @@ impl IsolateState {
             return;
         }
         truncated |= running.root.logs_dropped.swap(0, Relaxed) > 0;
-        let time_ms =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let time_ms = wall_ms();
         running.root.log(LogLine {
             invocation: running.root.id,
             level,

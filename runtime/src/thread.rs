@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
-use atoll_bindings::seam::{EnvValue, InvocationId, Outcome, Usage};
+use atoll_bindings::seam::{EnvValue, InvocationId, Outcome};
 use atoll_loader::limits::Limits;
 use tokio::sync::mpsc;
 
@@ -27,6 +27,8 @@ pub(crate) struct StartSpec {
     /// Where global `fetch()` goes.
     pub(crate) outbound: Option<Capability>,
     pub(crate) limits: Limits,
+    /// What its invocations do is told to tails.
+    pub(crate) traced: bool,
     /// How deep in a chain of dynamic workers.
     pub(crate) depth: usize,
     /// Ends after its first invocation.
@@ -197,8 +199,7 @@ fn answer_the_rest(inbox: &mut mpsc::UnboundedReceiver<IsolateMsg>) {
     inbox.close();
     while let Ok(message) = inbox.try_recv() {
         if let IsolateMsg::Invoke(invocation) = message {
-            let outcome = Outcome::HostFault("the isolate ended before it could serve".into());
-            invocation.peer.done(invocation.id, outcome, Usage::default());
+            invocation.end(Outcome::HostFault("the isolate ended before it could serve".into()));
         }
     }
 }

@@ -52,6 +52,26 @@ pub(crate) fn rpc_entry_arguments<'s>(
     ])
 }
 
+/// Arguments of `onRpc` for a tail.
+pub(crate) fn tail_arguments<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    id: u32,
+    entrypoint: Option<String>,
+    props: (Option<String>, u32),
+    item: &str,
+) -> Arguments<'s> {
+    let (call, message) = (number(scope, 0), number(scope, 0));
+    Some(vec![
+        number(scope, 5),
+        number(scope, id),
+        call,
+        string(scope, item)?.into(),
+        message,
+        optional(scope, entrypoint)?,
+        props_value(scope, props)?,
+    ])
+}
+
 /// Arguments of `onRpc` for a call on an object that was handed out.
 pub(crate) fn rpc_export_arguments<'s>(
     scope: &mut v8::PinScope<'s, '_>,
@@ -231,7 +251,9 @@ pub(crate) fn env_arguments<'s>(
     state: &Rc<RefCell<IsolateState>>,
     env: EnvSpec,
     outbound: Option<Capability>,
+    traced: bool,
 ) -> Arguments<'s> {
+    let traced = v8::Boolean::new(scope, traced).into();
     let capability = |capability: Capability| {
         let mut state = state.borrow_mut();
         state.add_capability(0, capability)
@@ -256,6 +278,10 @@ pub(crate) fn env_arguments<'s>(
                     EnvValue::Fetcher(channel) => {
                         ("fetcher", number(scope, capability(Capability::Channel(channel))))
                     }
+                    EnvValue::Service(channel) => {
+                        ("fetcher", number(scope, capability(Capability::Service(channel))))
+                    }
+                    EnvValue::Kv(channel) => ("kv", number(scope, capability(Capability::Channel(channel)))),
                     EnvValue::Loader { scope: loader } => ("loader", string(scope, &loader)?.into()),
                 };
                 add(scope, &name, kind, value)?;
@@ -263,11 +289,11 @@ pub(crate) fn env_arguments<'s>(
         }
         EnvSpec::Given(given) => {
             let message = state.borrow_mut().keep_message(given);
-            return Some(vec![outbound, number(scope, message)]);
+            return Some(vec![outbound, number(scope, message), traced]);
         }
     }
     let env = v8::Array::new_with_elements(scope, &triples).into();
-    Some(vec![outbound, env])
+    Some(vec![outbound, env, traced])
 }
 
 /// The bytes of a string or a Uint8Array.

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
-use atoll_bindings::seam::{Outcome, Usage};
+use atoll_bindings::seam::Outcome;
 use atoll_loader::limits::Limits;
 use dashmap::DashMap;
 
 use crate::host::HostShared;
 use crate::message::{Inbox, IsolateMsg, Peer};
+use crate::state::Capability;
 use crate::thread::{IsolateRef, StartSpec};
 use crate::watchdog::now_us;
 
@@ -17,18 +18,21 @@ use crate::watchdog::now_us;
 pub(crate) struct ChildWorker {
     isolate: IsolateRef,
     pub(crate) limits: Limits,
+    /// Who is told what its invocations do.
+    pub(crate) tails: Vec<Capability>,
     used_us: AtomicU64,
     released: AtomicBool,
 }
 
 impl ChildWorker {
     /// Starts the isolate; the code runs on its own thread.
-    pub(crate) fn start(host: &Arc<HostShared>, spec: StartSpec) -> Arc<Self> {
+    pub(crate) fn start(host: &Arc<HostShared>, spec: StartSpec, tails: Vec<Capability>) -> Arc<Self> {
         let limits = spec.limits;
         let isolate = crate::pool::spawn(host, spec);
         Arc::new(Self {
             isolate,
             limits,
+            tails,
             used_us: AtomicU64::new(now_us()),
             released: AtomicBool::new(false),
         })
@@ -45,10 +49,15 @@ impl ChildWorker {
     /// Sends a message; an invocation that finds no isolate any more is answered here.
     pub(crate) fn send(&self, message: IsolateMsg) {
         self.used_us.store(now_us(), Relaxed);
-        deliver(&self.isolate.inbox, message);
+        match message {
+            IsolateMsg::Invoke(invocation) if self.released.load(Relaxed) => {
+                invocation.end(ended("dynamic worker"))
+            }
+            message => deliver(&self.isolate.inbox, message),
+        }
     }
 
-    /// Ends the isolate once it is idle.
+    /// Takes no more calls, and ends once what runs is over: at once if nothing does.
     pub(crate) fn release(&self) {
         if !self.released.swap(true, Relaxed) {
             self.send(IsolateMsg::Evict);
@@ -69,6 +78,8 @@ pub(crate) enum Callee {
     Child(Arc<ChildWorker>),
     /// The worker that gives its own entrypoint away.
     Own(Arc<OwnWorker>),
+    /// Another deployed worker, for one session: it has limits, `env` and a record of its own.
+    Service(Inbox),
 }
 
 /// How to reach a worker through `ctx.exports`: its isolate, or a new one of the same worker if that is gone.
@@ -86,6 +97,15 @@ impl Callee {
         match self {
             Self::Child(worker) => worker.limits,
             Self::Own(worker) => worker.limits,
+            Self::Service(_) => Limits::CEILING,
+        }
+    }
+
+    /// Who is told what its invocations do.
+    pub(crate) fn tails(&self) -> &[Capability] {
+        match self {
+            Self::Child(worker) => &worker.tails,
+            Self::Own(_) | Self::Service(_) => &[],
         }
     }
 
@@ -93,6 +113,7 @@ impl Callee {
         match self {
             Self::Child(worker) => worker.peer(),
             Self::Own(worker) => Peer::Isolate(worker.current()),
+            Self::Service(inbox) => Peer::Isolate(inbox.clone()),
         }
     }
 
@@ -101,6 +122,7 @@ impl Callee {
         match self {
             Self::Child(worker) => worker.send(message),
             Self::Own(worker) => deliver(&worker.current(), message),
+            Self::Service(inbox) => deliver(inbox, message),
         }
     }
 }
@@ -118,9 +140,13 @@ fn deliver(inbox: &Inbox, message: IsolateMsg) {
     if let Err(lost) = inbox.send(message)
         && let IsolateMsg::Invoke(invocation) = lost.0
     {
-        let outcome = Outcome::HostFault("The dynamic worker has ended.".into());
-        invocation.peer.done(invocation.id, outcome, Usage::default());
+        let who = if invocation.session.is_some() { "worker" } else { "dynamic worker" };
+        invocation.end(ended(who));
     }
+}
+
+fn ended(who: &str) -> Outcome {
+    Outcome::HostFault(format!("The {who} has ended."))
 }
 
 /// Named workers, by loader scope and name. The scope is the gateway's and contains the tenant and the parent.

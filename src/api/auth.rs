@@ -15,6 +15,8 @@ use crate::server::Gateway;
 
 /// Longest token, in bytes: that of an identity or a delegation.
 const TOKEN_BYTES_MAX: usize = crate::access::identity::jwt::TOKEN_BYTES_MAX;
+/// Bytes of a token's hash that name it: enough to tell all tokens of a configuration apart.
+const TOKEN_ID_BYTES: usize = 8;
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -84,6 +86,12 @@ fn configured(config: &Config, digest: &[u8; 32]) -> Option<Caller> {
     let (tenant, token) = all.nth(place as usize)?;
     let (tenant, scopes) = (tenant.clone(), token.scopes.clone());
     Some(Caller { tenant, actor: "configured".to_owned(), scopes })
+}
+
+/// Names the presented token in the audit log: the beginning of its SHA-256, which the configuration holds whole.
+pub(super) fn token_id(headers: &HeaderMap) -> Option<String> {
+    let digest = Sha256::digest(bearer(headers)?);
+    Some(digest[..TOKEN_ID_BYTES].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The one bearer token of a request.

@@ -12,6 +12,7 @@ mod sandbox;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use atoll_bindings::link::{Answer, Ended, Grant, Start, StartEvent};
 use atoll_bindings::seam::{Identity, IsolateKey, LogLine, Outcome, Usage};
@@ -24,6 +25,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+use super::auth;
 use super::events::{self, Events};
 use super::input::{self, LimitsInput, Strict, StrictMap, Wanted};
 use super::json;
@@ -31,9 +33,10 @@ use super::workers::deploy_problem;
 use crate::admission::Kind;
 use crate::bindings::{Bindings, Under};
 use crate::config::Tenant;
+use crate::cost::Prices;
 use crate::deploy::{check_var_name, to_var};
 use crate::dispatch::record::Record;
-use crate::dispatch::trace::Trace;
+use crate::dispatch::trace::{Execution, Trace};
 use crate::dispatch::{Invocation, LogSink, Unanswered, Var};
 use crate::observe::Routed;
 use crate::problem::Problem;
@@ -158,10 +161,14 @@ pub(super) struct UsageOutput {
     subrequests: u32,
     log_bytes: u32,
     loads: u32,
+    /// In micro-units of the operator's currency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<u64>,
 }
 
-impl From<Usage> for UsageOutput {
-    fn from(usage: Usage) -> Self {
+impl UsageOutput {
+    /// With its cost, where the operator has prices.
+    pub(super) fn priced(usage: Usage, prices: Option<&Prices>) -> Self {
         Self {
             cpu_us: usage.cpu_us,
             wall_us: usage.wall_us,
@@ -171,6 +178,7 @@ impl From<Usage> for UsageOutput {
             subrequests: usage.subrequests,
             log_bytes: usage.log_bytes,
             loads: usage.loads,
+            cost: prices.map(|prices| prices.execution(&usage)),
         }
     }
 }
@@ -186,16 +194,17 @@ pub(super) async fn post(
     let headers = request.headers().clone();
     let body = input::read(request, &gateway.config.http, input::CODE_BODY_BYTES_MAX).await?;
     let parsed: ExecuteInput = input::parse(&body)?;
-    let permit = gateway.admission.enter(&tenant.name, Kind::Execution).map_err(|denied| {
-        gateway.observer.denied(tenant.name.as_str(), denied);
-        Problem::from(denied)
-    })?;
+    let permit = gateway.admit(&tenant.name, Kind::Execution)?;
     let id: Arc<str> =
         format!("{:016x}{:016x}", crate::server::random_u64(), crate::server::random_u64()).into();
     let observer = gateway.observer.clone();
-    let trace = observer.begin(&headers);
-    let record =
-        Record::new(observer, tenant.name.shared(), id.clone(), "execute", trace.parent.clone(), permit);
+    let mut trace = observer.begin(&headers);
+    trace.execution = Some(Execution::new(id.clone()));
+    let (user, traceparent) = (parsed.user.as_deref().map(Into::into), trace.parent.clone());
+    let mut record = Record::new(observer, tenant.name.shared(), id.clone(), "execute", traceparent, permit)
+        .of(&trace)
+        .by(auth::token_id(&headers));
+    record.traffic().request_bytes.store(body.len() as u64, Relaxed);
     let checks = gateway.deployer.checks();
     match prepare(gateway, tenant, &id, parsed, checks, &trace).await {
         Err(problem) => {
@@ -203,10 +212,13 @@ pub(super) async fn post(
             record.finish(&Ended { outcome: Outcome::Refused(problem.code().to_owned()), usage });
             Err(problem)
         }
-        Ok(prepared) => match wanted {
-            Wanted::Json => Ok(whole(gateway, id, prepared, record).await?),
-            Wanted::Events => Ok(streamed(gateway, id, prepared, record)),
-        },
+        Ok(prepared) => {
+            record.planned(user, (&prepared.plan.decision).into());
+            match wanted {
+                Wanted::Json => Ok(whole(gateway, id, prepared, record).await?),
+                Wanted::Events => Ok(streamed(gateway, id, prepared, record)),
+            }
+        }
     }
 }
 
@@ -351,7 +363,8 @@ async fn whole(
             }
         },
     };
-    if let Some(problem) = not_an_execution(&end) {
+    let prices = gateway.config.cost.as_ref();
+    if let Some(problem) = not_an_execution(&end, prices) {
         return Err(problem.with("id", id.as_ref()));
     }
     let logs = kept.unwrap_or_default().0;
@@ -359,18 +372,18 @@ async fn whole(
         let output = sandbox::run(gateway, &id, &plan, logs, Sink::Keep, record).await?;
         return Ok(json(StatusCode::OK, &output));
     }
-    Ok(json(StatusCode::OK, &output(&id, &plan, answer, end.ended, logs)))
+    Ok(json(StatusCode::OK, &output(&id, &plan, answer, end.ended, logs, prices)))
 }
 
 /// Ends that are not the guest's doing: the execution never was one.
-fn not_an_execution(end: &Unanswered) -> Option<Problem> {
+fn not_an_execution(end: &Unanswered, prices: Option<&Prices>) -> Option<Problem> {
     match &end.ended.outcome {
         Outcome::Refused(reason) => Some(Problem::unprocessable("refused", reason.clone())),
         // What is known of it: a lost host cannot say more than how long it took.
-        Outcome::HostFault(_) => Some(
-            host_fault(end.suspicion)
-                .with("usage", serde_json::to_value(UsageOutput::from(end.ended.usage)).unwrap_or_default()),
-        ),
+        Outcome::HostFault(_) => Some(host_fault(end.suspicion).with(
+            "usage",
+            serde_json::to_value(UsageOutput::priced(end.ended.usage, prices)).unwrap_or_default(),
+        )),
         _ => None,
     }
 }
@@ -381,6 +394,7 @@ fn output(
     answer: Option<Answer>,
     ended: Ended,
     logs: Vec<LogOutput>,
+    prices: Option<&Prices>,
 ) -> ExecuteOutput {
     let result = match (&ended.outcome, answer) {
         (Outcome::Done, Some(Answer::Value(json))) => {
@@ -390,7 +404,7 @@ fn output(
         _ => None,
     };
     let error = result.is_none().then(|| error(&ended.outcome));
-    let usage = ended.usage.into();
+    let usage = UsageOutput::priced(ended.usage, prices);
     let (ok, route) = (error.is_none(), (&plan.decision).into());
     ExecuteOutput { id: id.to_owned(), ok, result, error, logs, usage, route, process: None }
 }
@@ -462,11 +476,12 @@ async fn live(
         }
     };
     let (answer, end) = tokio::join!(run, tell).0;
-    if let Some(problem) = not_an_execution(&end) {
+    let prices = gateway.config.cost.as_ref();
+    if let Some(problem) = not_an_execution(&end, prices) {
         return Err(problem);
     }
     if let Some(record) = sandbox::again(gateway, id, &mut plan, &end.ended) {
         return sandbox::run(gateway, id, &plan, Vec::new(), Sink::Live(events), record).await;
     }
-    Ok(output(id, &plan, answer, end.ended, Vec::new()))
+    Ok(output(id, &plan, answer, end.ended, Vec::new(), prices))
 }

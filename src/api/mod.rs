@@ -2,11 +2,13 @@
 //!
 //! One table says what exists; the served OpenAPI document is tested against it.
 
+mod audit;
 mod auth;
 mod events;
 mod execute;
 mod identity;
 mod input;
+mod kv;
 mod logs;
 mod proxies;
 mod proxy;
@@ -22,6 +24,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
 
+use crate::audit::entry::{self, Control};
 use crate::config::{Name, Scope};
 use crate::deploy::now_ms;
 use crate::hosts::Sandbox;
@@ -65,6 +68,27 @@ enum Action {
     Revoke,
     Keys,
     Issuer,
+    ListKv,
+    DeleteKv,
+    Audit,
+}
+
+impl Action {
+    /// The name of an action that changes something, as the audit log says it.
+    fn changes(self) -> Option<&'static str> {
+        match self {
+            Self::PutWorker => Some("deploy"),
+            Self::DeleteWorker => Some("delete"),
+            Self::Rollback => Some("rollback"),
+            Self::DeleteKv => Some("delete_kv"),
+            Self::PutSecret => Some("put_secret"),
+            Self::DeleteSecret => Some("delete_secret"),
+            Self::PutProxy => Some("put_proxy"),
+            Self::DeleteProxy => Some("delete_proxy"),
+            Self::DeleteToken => Some("revoke_token"),
+            _ => None,
+        }
+    }
 }
 
 /// Method, path pattern, action, needed scope.
@@ -107,6 +131,9 @@ const TABLE: &[Entry] = &[
     ("DELETE", "/v1/tokens/{name}", Action::DeleteToken, Some(Scope::Tokens)),
     ("GET", "/.well-known/jwks.json", Action::Keys, None),
     ("GET", "/.well-known/openid-configuration", Action::Issuer, None),
+    ("GET", "/v1/kv", Action::ListKv, Some(Scope::Read)),
+    ("DELETE", "/v1/kv/{name}", Action::DeleteKv, Some(Scope::Deploy)),
+    ("GET", "/v1/audit", Action::Audit, Some(Scope::Audit)),
 ];
 
 /// Paths that lead to upstreams.
@@ -116,6 +143,7 @@ const PROXY_PATTERN: &str = "/v1/proxy/{name}/{path}";
 fn allow(pattern: &str) -> &'static str {
     match pattern {
         "/v1/workers/{name}" | "/v1/secrets/{name}" | "/v1/proxies/{name}" => "GET, HEAD, PUT, DELETE",
+        "/v1/kv/{name}" => "DELETE",
         "/v1/execute" | "/v1/workers/{name}/rollback" | "/v1/workers/{name}/scheduled" => "POST",
         "/v1/tokens/identity" | "/v1/tokens/delegation" | "/v1/tokens/revoke" => "POST",
         "/v1/tokens" => "GET, HEAD, POST",
@@ -169,6 +197,9 @@ pub(crate) async fn answer(
     let caller = auth::authorize(&gateway.config, made, request.headers(), scope)?;
     let tenant = &caller.tenant;
     match action {
+        Action::Audit => return audit::get(gateway, tenant, request.uri().query()).await,
+        Action::ListKv => return kv::list(gateway, tenant).await,
+        Action::DeleteKv => return kv::delete(gateway, tenant, name.unwrap_or_default()).await,
         Action::Execute => return execute::post(gateway, tenant, request).await,
         Action::ListWorkers => return workers::list(gateway, tenant).await,
         Action::ListSecrets => return Ok(secrets::list(gateway, &caller)),
@@ -179,7 +210,9 @@ pub(crate) async fn answer(
         _ => {}
     }
     let name = name.and_then(Name::parse).ok_or_else(|| bad_name(action))?;
-    match action {
+    let token = auth::token_id(request.headers());
+    let (payer, worker) = (tenant.name.shared(), name.shared());
+    let answer = match action {
         Action::PutWorker => workers::put(gateway, tenant, name, request).await,
         Action::DeleteWorker => workers::delete(gateway, tenant, &name).await,
         Action::Versions => workers::versions(gateway, tenant, &name).await,
@@ -194,7 +227,14 @@ pub(crate) async fn answer(
         Action::DeleteProxy => proxies::delete(gateway, &caller, &name).await,
         Action::DeleteToken => tokens::delete(gateway, &caller, &name).await,
         _ => workers::get(gateway, tenant, &name).await,
+    };
+    if let Some(action) = action.changes() {
+        let outcome = answer.as_ref().map_or_else(Problem::code, |_| "done");
+        let (time, tenant) = (now_ms(), payer);
+        let control = Control { time, tenant, worker, token, action, outcome };
+        gateway.audit.note(entry::Entry::Control(Box::new(control)));
     }
+    answer
 }
 
 /// What is named wrongly.

@@ -60,10 +60,7 @@ pub(super) async fn answer(
     let live = gateway.access.proxies.find(tenant.as_str(), name);
     let live =
         live.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no_proxy", "There is no such proxy."))?;
-    let permit = gateway.admission.enter(&tenant, Kind::Warm).map_err(|denied| {
-        gateway.observer.denied(tenant.as_str(), denied);
-        Problem::from(denied)
-    })?;
+    let permit = gateway.admit(&tenant, Kind::Warm)?;
     let head_only = request.method() == Method::HEAD;
     let trace = gateway.observer.begin(request.headers());
     let (mut parts, body) = request.into_parts();

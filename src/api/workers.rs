@@ -18,6 +18,7 @@ use super::json;
 use crate::bindings::{Binding, Bindings};
 use crate::config::{Name, Tenant};
 use crate::deploy::{DeployError, Settings, now_ms, parse_cron};
+use crate::kv::KvError;
 use crate::problem::Problem;
 use crate::server::body::ReplyBody;
 use crate::server::{Gateway, fire};
@@ -50,6 +51,8 @@ struct DeployInput {
     crons: Vec<String>,
     #[serde(default)]
     hosts: Vec<String>,
+    #[serde(default)]
+    allow_callers: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -80,6 +83,8 @@ struct WorkerOutput {
     outbound: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     egress: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow_callers: Vec<String>,
     /// Names only: values may be nobody's business.
     vars: Vec<String>,
     loaders: Vec<String>,
@@ -118,7 +123,8 @@ pub(super) fn deploy_problem(error: &DeployError) -> Problem {
         DeployError::Store(StoreError::TooManyWorkers) => {
             Problem::unprocessable("too_many_workers", error.to_string())
         }
-        DeployError::Store(StoreError::Stopped) => {
+        DeployError::Kv(KvError::Full(_)) => Problem::unprocessable("kv_quota", error.to_string()),
+        DeployError::Store(StoreError::Stopped) | DeployError::Kv(KvError::Stopped) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", error.to_string()).retry_after(1)
         }
         other => Problem::internal(other),
@@ -144,6 +150,7 @@ fn output(gateway: &Gateway, version: &Version) -> WorkerOutput {
         crons: settings.crons,
         outbound: settings.outbound,
         egress: settings.egress,
+        allow_callers: settings.allow_callers,
         vars: settings.vars.into_keys().collect(),
         loaders: settings.loaders,
         bindings: settings.bindings,
@@ -240,6 +247,7 @@ fn build_form(
         egress: upload.egress,
         crons: upload.crons,
         hosts: Vec::new(),
+        allow_callers: upload.allow_callers,
         limits: asked.lower(limits),
     };
     Ok((bundle, settings))
@@ -281,6 +289,7 @@ fn build(body: &Bytes, limits: Limits, checks: &CheckConfig) -> Result<(Bundle, 
         egress: parsed.egress,
         crons: parsed.crons,
         hosts: parsed.hosts,
+        allow_callers: parsed.allow_callers,
         limits: parsed.limits.lower(limits),
     };
     Ok((bundle, settings))
@@ -345,5 +354,6 @@ pub(super) async fn scheduled(
     };
     let ok = ended.outcome == Outcome::Done;
     let outcome = ended.outcome.code();
-    Ok(json(StatusCode::OK, &ScheduledOutput { ok, outcome, message, usage: ended.usage.into() }))
+    let usage = UsageOutput::priced(ended.usage, gateway.config.cost.as_ref());
+    Ok(json(StatusCode::OK, &ScheduledOutput { ok, outcome, message, usage }))
 }

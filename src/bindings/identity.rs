@@ -86,7 +86,8 @@ impl Bound for Signer {
             jti: String::new(),
             tenant: self.tenant.to_string(),
             worker: self.worker.to_string(),
-            inv: Some(random_id()),
+            // The id that the audit log and the meters use.
+            inv: Some(under.trace.execution.as_ref().map_or_else(random_id, |own| own.id.to_string())),
             code: Some(under.code.to_string()),
             egress: self.egress.clone(),
             budget: Some(Budget {

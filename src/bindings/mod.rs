@@ -8,24 +8,32 @@
 //! served version, which knows whose it is. What it may reach is decided here and never taken from a guest's arguments.
 //!
 //! To add a kind: a file with its settings (a struct with `deny_unknown_fields`), a `check` and a `bind`; one arm in the enum and
-//! in each of its two matches; its shape in `openapi.json`.
+//! in each of its matches; its shape in `openapi.json`.
 
 pub(crate) mod identity;
+mod kv;
 mod logger;
 mod secret_proxy;
+mod service;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use atoll_bindings::crossing::Witness;
 use atoll_bindings::link::Grant;
 use atoll_loader::bundle::CodeHash;
 use atoll_loader::limits::Limits;
 use serde::{Deserialize, Serialize};
 
+pub use service::{CallerPattern, Services};
+
+pub(crate) use service::CALLERS_MAX;
+
 use crate::access::Access;
 use crate::config::{Name, Tenant};
 use crate::deploy::{DeployError, invalid};
 use crate::dispatch::trace::Trace;
+use crate::kv::Kv;
 
 /// Bindings of one deployment.
 pub const BINDINGS_MAX: usize = 100;
@@ -36,6 +44,10 @@ pub const BINDINGS_MAX: usize = 100;
 pub enum Binding {
     /// Structured log lines.
     Logger(logger::Logger),
+    /// Another deployed worker.
+    Service(service::Service),
+    /// A namespace of the key-value store.
+    Kv(kv::KvNamespace),
     /// Requests with a credential that the guest does not see.
     SecretProxy(secret_proxy::SecretProxy),
     /// Signed statements of who the invocation is.
@@ -47,6 +59,8 @@ impl Binding {
     fn check(&self, place: &Place<'_>) -> Result<(), DeployError> {
         match self {
             Self::Logger(logger) => logger.check(),
+            Self::Service(service) => service.check(),
+            Self::Kv(kv) => kv.check(),
             Self::SecretProxy(proxy) => proxy.check(place),
             Self::Identity(identity) => identity.check(),
         }
@@ -58,6 +72,16 @@ impl Binding {
             Self::Logger(logger) => logger.bind(),
             Self::SecretProxy(proxy) => proxy.bind(place),
             Self::Identity(identity) => identity.bind(place),
+            Self::Service(service) => service.bind(place),
+            Self::Kv(kv) => kv.bind(place),
+        }
+    }
+
+    /// Makes what it names, where that is not there before it is first named.
+    async fn prepare(&self, place: &Place<'_>) -> Result<(), DeployError> {
+        match self {
+            Self::Logger(_) | Self::Service(_) | Self::SecretProxy(_) | Self::Identity(_) => Ok(()),
+            Self::Kv(kv) => kv.prepare(place).await,
         }
     }
 }
@@ -79,6 +103,12 @@ pub struct Place<'a> {
     pub egress: Option<&'a str>,
     /// Secrets, proxies and identities.
     pub(crate) access: &'a Arc<Access>,
+    /// What leads to other workers.
+    pub services: &'a Arc<Services>,
+    /// The key-value store.
+    pub(crate) kv: &'a Kv,
+    /// To whom uses are told.
+    pub(crate) witness: &'a Arc<dyn Witness>,
 }
 
 /// Under which invocation something is granted.
@@ -111,4 +141,12 @@ pub(crate) fn check(bindings: &Bindings, place: &Place<'_>) -> Result<(), Deploy
 /// Makes what stands behind each.
 pub(crate) fn bind(bindings: &Bindings, place: &Place<'_>) -> BoundNames {
     bindings.iter().map(|(name, binding)| (name.as_str().into(), binding.bind(place))).collect()
+}
+
+/// Makes what bindings of a new version name.
+pub(crate) async fn prepare(bindings: &Bindings, place: &Place<'_>) -> Result<(), DeployError> {
+    for binding in bindings.values() {
+        binding.prepare(place).await?;
+    }
+    Ok(())
 }

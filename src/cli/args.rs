@@ -34,6 +34,9 @@ pub(crate) enum Command {
     /// Look after deployed workers
     #[command(subcommand)]
     Workers(Workers),
+    /// Check the audit log, or read records of it
+    #[command(subcommand)]
+    Audit(Audit),
     /// Find out where a step would run: in an isolate or in a sandbox
     #[command(subcommand)]
     Route(Route),
@@ -65,6 +68,8 @@ pub(crate) enum Command {
 #[command(after_help = "\
 Workers answer at http://WORKER.TENANT.BASE_DOMAIN/ and at /w/TENANT/WORKER/.
 The control API is under /v1, its description at /v1/openapi.json; see also /healthz, /readyz, /metrics.
+
+SIGHUP replaces every isolate host by a new one; no request is lost by it.
 
 Flags win over the file. A small file:
   listen = [\"0.0.0.0:8080\"]
@@ -581,6 +586,45 @@ pub(crate) struct Token {
     pub(crate) json: bool,
 }
 
+/// `atoll audit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Check that every record is what was written; exit code 1 names the first that is not
+    #[command(
+        after_help = "Needs no server: a copy of the folder is enough, also while the server writes.\n\nExample:\n  atoll audit verify /var/lib/atoll/audit --json"
+    )]
+    Verify {
+        /// The folder of the log, or the data folder that it is in
+        #[arg(value_name = "DIR", default_value = "atoll-data/audit")]
+        folder: PathBuf,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print your records, oldest first, one line of JSON each
+    Query(AuditQuery),
+}
+
+/// `atoll audit query`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditQuery {
+    /// Not before this time, in milliseconds since 1970
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub(crate) since: u64,
+    /// Only of this worker or execution
+    #[arg(long)]
+    pub(crate) worker: Option<String>,
+    /// Only of this kind: execution, crossing, counted or control
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) limit: usize,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
 /// `atoll isolate-host`.
 #[derive(Debug, Args)]
 pub(crate) struct IsolateHost {
@@ -590,6 +634,9 @@ pub(crate) struct IsolateHost {
     /// Resident memory that it may hold, in MiB; by default a share of what there is
     #[arg(long, value_name = "MIB")]
     pub(crate) memory_mib: Option<u64>,
+    /// Run V8 without its compilers, and without WebAssembly
+    #[arg(long)]
+    pub(crate) jitless: bool,
     /// Confine the process, make one attempt to get out, and print what came of it (`list` names them)
     #[arg(long, value_name = "ATTEMPT")]
     pub(crate) probe: Option<String>,

@@ -9,9 +9,9 @@ use atoll_bindings::seam::Heartbeat;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll::config::{Config, Hosting};
+use atoll::config::{Config, Hosting, Tenant};
 use atoll::dispatch::Isolates;
-use atoll::hosts::{Hosts, HostsConfig, Missing, Sandbox};
+use atoll::hosts::{HostClass, Hosts, HostsConfig, Missing, Sandbox};
 use atoll::observe::Observer;
 use atoll_runtime::confine;
 use atoll_runtime::host::HostConfig;
@@ -41,7 +41,7 @@ impl Engine {
                 let own = HostsConfig::own().map_err(|error| {
                     Failure::new(Kind::Internal, format!("cannot find this program's own file: {error}"))
                 })?;
-                Ok(Self::Supervised(Hosts::spawn(hosts(own, active, config), observer)))
+                Ok(Self::Supervised(Hosts::spawn(hosts(&own, active, config), observer)))
             }
         }
     }
@@ -65,6 +65,18 @@ impl Engine {
             Self::InProcess(link) => link.close_reason().is_none(),
             Self::Supervised(hosts) => tokio::time::timeout(limit, hosts.until_ready()).await.is_ok(),
         }
+    }
+
+    /// Replaces every isolate host by a new one; no request is lost by it.
+    pub(crate) async fn roll(&self) {
+        let Self::Supervised(hosts) = self else {
+            tracing::warn!("there are no isolate hosts to be replaced");
+            return;
+        };
+        tracing::info!("replacing every isolate host");
+        hosts.roll();
+        hosts.until_rolled().await;
+        tracing::info!("every isolate host was replaced");
     }
 
     /// Ends them.
@@ -98,6 +110,13 @@ impl Isolates for Engine {
         }
     }
 
+    fn suspended_ms(&self, tenant: &str) -> Option<u64> {
+        match self {
+            Self::InProcess(_) => None,
+            Self::Supervised(hosts) => hosts.suspended_ms(tenant),
+        }
+    }
+
     fn sandbox(&self) -> Option<Sandbox> {
         match self {
             Self::InProcess(link) => Isolates::sandbox(link),
@@ -114,12 +133,28 @@ impl Isolates for Engine {
 }
 
 /// The hosts as the configuration wants them.
-fn hosts(mut own: HostsConfig, active: usize, config: &Config) -> HostsConfig {
-    if let Some(mib) = config.isolate_host_memory_mib {
-        own.command.args.extend(["--memory-mib".into(), mib.to_string().into()]);
+fn hosts(own: &HostsConfig, active: usize, config: &Config) -> HostsConfig {
+    let class = |name: &str, hosts: usize, memory_mib: Option<u64>, jitless: bool| {
+        let memory_mib = memory_mib.or(config.isolate_host_memory_mib);
+        let mut command = own.class.command.clone();
+        if let Some(mib) = memory_mib {
+            command.args.extend(["--memory-mib".into(), mib.to_string().into()]);
+        }
+        if jitless {
+            command.args.push("--jitless".into());
+        }
+        HostClass { name: name.into(), command, active: hosts, resident_bytes_max: bytes_max(memory_mib) }
+    };
+    let further = config.host_classes.iter();
+    let of = |tenant: &Arc<Tenant>| Some((tenant.name.shared(), tenant.host_class.clone()?));
+    HostsConfig {
+        class: class("", active, None, false),
+        classes: further.map(|(name, of)| class(name, of.hosts, of.memory_mib, of.jitless)).collect(),
+        tenants: config.tenants.values().filter_map(of).collect(),
+        penalties: config.blame,
+        require_sandbox: config.require_sandbox,
+        ..own.clone()
     }
-    let resident_bytes_max = bytes_max(config.isolate_host_memory_mib);
-    HostsConfig { active, resident_bytes_max, require_sandbox: config.require_sandbox, ..own }
 }
 
 /// Resident memory that an isolate host may hold, in bytes.
@@ -168,7 +203,11 @@ pub(crate) fn isolate_host(args: &IsolateHost) -> Result<()> {
     let runtime = runtime().map_err(internal)?;
     let _inside = runtime.enter();
     let endpoint = link::host_over_socket(UnixStream::from(socket)).map_err(internal)?;
-    let config = HostConfig { resident_bytes_max: bytes_max(args.memory_mib), ..HostConfig::default() };
+    let config = HostConfig {
+        resident_bytes_max: bytes_max(args.memory_mib),
+        jitless: args.jitless,
+        ..HostConfig::default()
+    };
     // Still one thread; what is needed is open. From here on nothing else can be.
     let missing = confine::confine();
     let missing = missing

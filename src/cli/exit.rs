@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub(crate) const EXIT_CODES_HELP: &str = "\
 Exit codes:
   0  it worked
-  1  the guest's code threw, or did not answer
+  1  the guest's code threw, or did not answer; `audit verify`: the log was changed
   2  wrong usage, or a file or setting that cannot be used
   3  a limit was reached (CPU, wall time, memory, response size)
   4  refused: the code, the token or the request was not accepted

@@ -4,6 +4,7 @@
 
 mod access;
 mod args;
+mod audit;
 mod client;
 mod dev;
 mod engine;
@@ -45,6 +46,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Deploy(args) => block_on(remote::deploy(args)),
         Command::Execute(args) => block_on(remote::execute(args)),
         Command::Workers(args) => block_on(remote::workers(args)),
+        Command::Audit(command) => block_on(audit::audit(command)),
         Command::Route(command) => route::route(command),
         Command::Init(args) => init::init(&args),
         Command::Token(args) => token::token(&args),

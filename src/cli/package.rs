@@ -160,6 +160,7 @@ pub(crate) fn upload(deployment: &Deployment, hosts: &[String]) -> Value {
     put("crons", json!(deployment.crons));
     put("outbound", json!(deployment.outbound));
     put("egress", json!(deployment.egress));
+    put("allowCallers", json!(deployment.allow_callers));
     put("hosts", json!(hosts));
     Value::Object(body)
 }
@@ -242,7 +243,8 @@ mod tests {
             let body = upload(&deployment, &[]);
             // What is not code is read by the control API; the code must be the loader's own shape.
             let mut code = body.clone();
-            for key in ["vars", "loaders", "bindings", "crons", "outbound", "egress", "hosts"] {
+            for key in ["vars", "loaders", "bindings", "crons", "outbound", "egress", "allowCallers", "hosts"]
+            {
                 code.as_object_mut().unwrap().remove(key);
             }
             let read =

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use atoll::audit::Audit;
 use atoll::config::{Config, Hosting, Overrides, TlsFiles};
 use atoll::dispatch::Isolates as _;
 use atoll::route::runner::StepRunner;
@@ -45,7 +46,9 @@ pub(crate) fn serve(args: Serve) -> Result<()> {
     };
     runtime()?.block_on(async {
         let running = start(config, format, &args.log).await?;
+        let rolls = tokio::spawn(roll_on_hangup(running.engine.clone()));
         let signal = stop_signal().await?;
+        rolls.abort();
         tracing::info!(signal, "stopping: running requests may finish");
         running.stop().await;
         Ok(())
@@ -94,7 +97,6 @@ pub(crate) async fn start(config: Config, format: LogFormat, filter: &str) -> Re
     if config.require_sandbox {
         engine.require_sandbox().await?;
     }
-    tokio::spawn(take_over_numbers(engine.clone(), observer.clone()));
     let sandboxes = match &config.sandbox {
         None => None,
         Some(sandbox) => {
@@ -105,9 +107,11 @@ pub(crate) async fn start(config: Config, format: LogFormat, filter: &str) -> Re
         }
     };
     let runner = sandboxes.clone().map(|sandboxes| sandboxes as Arc<dyn StepRunner>);
-    let server = Server::start_with(config, engine.clone(), observer, runner).await.map_err(|error| {
-        Failure::usage(error).hint("change it with --listen, --data-dir or the configuration file")
-    })?;
+    let server =
+        Server::start_with(config, engine.clone(), observer.clone(), runner).await.map_err(|error| {
+            Failure::usage(error).hint("change it with --listen, --data-dir or the configuration file")
+        })?;
+    tokio::spawn(take_over_numbers(engine.clone(), observer, server.audit()));
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
@@ -117,6 +121,7 @@ pub(crate) async fn start(config: Config, format: LogFormat, filter: &str) -> Re
 impl RunningServer {
     /// Drains the server, then sends the last telemetry.
     pub(crate) async fn stop(self) {
+        let audit = self.server.audit();
         if !self.server.shutdown().await {
             tracing::warn!("some requests were cut off: they ran longer than the drain timeout");
         }
@@ -124,18 +129,35 @@ impl RunningServer {
         if let Some(sandboxes) = self.sandboxes {
             sandboxes.stop().await;
         }
+        // Last of all: whatever ended until now has its record.
+        if let Err(error) = tokio::task::spawn_blocking(move || audit.close()).await {
+            tracing::error!(%error, "the audit log was not closed");
+        }
         if let Some(otlp) = self.otlp {
             otlp.flush().await;
         }
     }
 }
 
-async fn take_over_numbers(engine: Arc<Engine>, observer: Arc<TelemetryObserver>) {
+async fn take_over_numbers(engine: Arc<Engine>, observer: Arc<TelemetryObserver>, audit: Audit) {
     let mut ticks = tokio::time::interval(Duration::from_millis(HOST_NUMBERS_MS));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         observer.hosts(&engine.heartbeats());
+        observer.audit(&audit);
+    }
+}
+
+/// Replaces all isolate hosts at each SIGHUP.
+async fn roll_on_hangup(engine: Arc<Engine>) {
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangup) => {
+            while hangup.recv().await.is_some() {
+                engine.roll().await;
+            }
+        }
+        Err(error) => tracing::warn!(%error, "SIGHUP cannot be taken"),
     }
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Name, ensure, is_host_name};
 use crate::admission::TenantPolicy;
+use crate::kv::KvQuota;
 
 /// Most tokens of one tenant.
 const TOKENS_PER_TENANT_MAX: usize = 64;
@@ -19,6 +20,8 @@ pub enum Scope {
     Deploy,
     /// `POST /v1/execute`.
     Execute,
+    /// Read the tenant's own records of the audit log.
+    Audit,
     /// Change secrets and proxies.
     Secrets,
     /// Make and revoke API tokens.
@@ -29,8 +32,8 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 6] =
-        [Self::Read, Self::Deploy, Self::Execute, Self::Secrets, Self::Tokens, Self::Proxy];
+    pub const ALL: [Self; 7] =
+        [Self::Read, Self::Deploy, Self::Execute, Self::Audit, Self::Secrets, Self::Tokens, Self::Proxy];
 
     /// The scope of this name.
     #[must_use]
@@ -45,6 +48,7 @@ impl Scope {
             Self::Read => "read",
             Self::Deploy => "deploy",
             Self::Execute => "execute",
+            Self::Audit => "audit",
             Self::Secrets => "secrets",
             Self::Tokens => "tokens",
             Self::Proxy => "proxy",
@@ -74,10 +78,14 @@ pub struct Tenant {
     pub outbound: bool,
     /// Policy classes that its workers may use, the default one first. Empty: none.
     pub egress: Vec<String>,
+    /// The class of isolate hosts that run its code; `None`: those of everybody.
+    pub host_class: Option<String>,
     /// Ceiling of what one invocation may use.
     pub limits: Limits,
     /// Its share of the machine.
     pub policy: TenantPolicy,
+    /// What its key-value namespaces may hold.
+    pub kv: KvQuota,
 }
 
 #[derive(Deserialize)]
@@ -87,11 +95,13 @@ pub(super) struct RawTenant {
     hosts: Vec<String>,
     outbound: bool,
     egress: Vec<String>,
+    host_class: Option<String>,
     limits: Limits,
     concurrent_max: u32,
     executions_max: u32,
     loads_per_second: u32,
     loads_burst: u32,
+    kv: KvQuota,
 }
 
 impl Default for RawTenant {
@@ -102,11 +112,13 @@ impl Default for RawTenant {
             hosts: Vec::new(),
             outbound: true,
             egress: Vec::new(),
+            host_class: None,
             limits: Limits::default(),
             concurrent_max: policy.concurrent_max,
             executions_max: policy.executions_max,
             loads_per_second: policy.loads_per_second,
             loads_burst: policy.loads_burst,
+            kv: KvQuota::default(),
         }
     }
 }
@@ -147,8 +159,10 @@ impl RawTenant {
             hosts: self.hosts,
             outbound: self.outbound,
             egress: self.egress,
+            host_class: self.host_class,
             limits: self.limits.lower_of(Limits::CEILING),
             policy,
+            kv: self.kv,
         })
     }
 }
@@ -156,7 +170,7 @@ impl RawTenant {
 impl RawToken {
     fn check(self, key: &str) -> Result<Token, ConfigError> {
         let (hex, scopes) = match self {
-            Self::Hash(hex) => (hex, vec![Scope::Read, Scope::Deploy, Scope::Execute]),
+            Self::Hash(hex) => (hex, vec![Scope::Read, Scope::Deploy, Scope::Execute, Scope::Audit]),
             Self::Scoped { sha256, scopes } => (sha256, scopes),
         };
         let sha256 = parse_hex(&hex).ok_or_else(|| ConfigError::Value {

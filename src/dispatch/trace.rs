@@ -6,10 +6,12 @@
 //!                                                 └─▶ every call on the outbound channel
 //! ```
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use atoll_bindings::body::RequestBody;
 use atoll_bindings::channel::{CallContext, CallFuture, Channel, MethodFuture};
+use atoll_bindings::crossing::ExecutionId;
 use atoll_bindings::value::Value;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
@@ -17,15 +19,58 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Digits of a trace's id within a `traceparent`.
-const ID: std::ops::Range<usize> = 3..35;
+pub(super) const ID: std::ops::Range<usize> = 3..35;
 
-/// W3C trace context of one invocation; empty if nobody traces it.
+/// Capabilities of one execution whose uses are counted apart; uses of further ones are only told one by one.
+const USED_MAX: usize = 64;
+
+/// One execution: its unique name, and what it used of what it was given.
+#[derive(Debug)]
+pub struct Execution {
+    /// Its unique name.
+    pub id: Arc<str>,
+    used: Mutex<BTreeMap<String, u32>>,
+}
+
+impl Execution {
+    /// Under this name.
+    #[must_use]
+    pub fn new(id: Arc<str>) -> Arc<Self> {
+        Arc::new(Self { id, used: Mutex::default() })
+    }
+
+    fn uses(&self, capability: &str) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = used.get_mut(capability) {
+            *count = count.saturating_add(1);
+        } else if used.len() < USED_MAX {
+            used.insert(capability.to_owned(), 1);
+        }
+    }
+
+    /// Calls so far, by the capability's name.
+    pub(crate) fn used(&self) -> BTreeMap<String, u32> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl PartialEq for Execution {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Execution {}
+
+/// W3C trace context of one invocation, empty if nobody traces it; and which execution it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// `traceparent` of the gateway's span, or the client's own if nothing is recorded here.
     pub parent: Option<Arc<str>>,
     /// The client's `tracestate`, passed on as it came; only with a parent.
     pub state: Option<Arc<str>>,
+    /// The execution that this is about; `None` for what is none.
+    pub execution: Option<Arc<Execution>>,
 }
 
 impl Trace {
@@ -58,14 +103,14 @@ impl Trace {
     /// The same capability, with this place on every call.
     #[must_use]
     pub fn channel(&self, channel: &Arc<dyn Channel>) -> Arc<dyn Channel> {
-        match self.parent {
-            Some(_) => Arc::new(Traced { trace: self.clone(), channel: Arc::clone(channel) }),
-            None => Arc::clone(channel),
+        match self.parent.is_some() || self.execution.is_some() {
+            true => Arc::new(Traced { trace: self.clone(), channel: Arc::clone(channel) }),
+            false => Arc::clone(channel),
         }
     }
 }
 
-/// A capability that says where its calls belong.
+/// A capability that says where its calls belong, and counts them.
 struct Traced {
     trace: Trace,
     channel: Arc<dyn Channel>,
@@ -74,10 +119,17 @@ struct Traced {
 impl Channel for Traced {
     fn fetch(&self, context: CallContext, mut request: Request<RequestBody>) -> CallFuture {
         self.trace.add(request.headers_mut());
+        if let Some(execution) = &self.trace.execution {
+            execution.uses(self.channel.name());
+            request.extensions_mut().insert(ExecutionId(Arc::clone(&execution.id)));
+        }
         self.channel.fetch(context, request)
     }
 
     fn call(&self, context: CallContext, method: &str, arguments: Vec<Value>) -> MethodFuture {
+        if let Some(execution) = &self.trace.execution {
+            execution.uses(self.channel.name());
+        }
         self.channel.call(context, method, arguments)
     }
 
@@ -102,7 +154,7 @@ mod tests {
     const GUESTS: &str = "00-0af7651916cd43dd8448eb211c80319c-1111111111111111-01";
 
     fn trace() -> Trace {
-        Trace { parent: Some(PARENT.into()), state: Some("a=1".into()) }
+        Trace { parent: Some(PARENT.into()), state: Some("a=1".into()), execution: None }
     }
 
     #[derive(Default)]

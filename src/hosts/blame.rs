@@ -1,10 +1,12 @@
 //! Who was inside when a host had to go: a bounded ledger per tenant.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use atoll_bindings::seam::{Identity, InvocationId};
+
+use super::penalty::{Penalty, PenaltyPolicy, Standing};
 
 /// Most tenants remembered; beyond it the one with the least on record is forgotten.
 const TENANTS_MAX: usize = 10_000;
@@ -21,34 +23,20 @@ pub struct Blame {
 }
 
 /// All tenants' records.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ledger {
     tenants: HashMap<Arc<str>, Blame>,
-    /// Hosts that a tenant ended lately, alone.
-    recent: HashMap<Arc<str>, Recent>,
-}
-
-/// Hosts that one tenant may end in a burst.
-const BURST_MAX: u32 = 40;
-/// After a burst it may end one more in this time, in milliseconds.
-const REGAIN_MS: u64 = 2_000;
-
-#[derive(Clone, Copy, Debug)]
-struct Recent {
-    ended: u32,
-    since: Instant,
-}
-
-impl Recent {
-    /// Forgets one for every span that passed.
-    fn fade(&mut self, now: Instant) {
-        let spans = now.saturating_duration_since(self.since).as_millis() as u64 / REGAIN_MS;
-        self.ended = self.ended.saturating_sub(u32::try_from(spans).unwrap_or(u32::MAX));
-        self.since += Duration::from_millis(spans * REGAIN_MS);
-    }
+    policy: PenaltyPolicy,
+    /// Tenants of whom something is remembered for their penalty.
+    standings: HashMap<Arc<str>, Standing>,
+    started: Instant,
 }
 
 impl Ledger {
+    pub(super) fn new(policy: PenaltyPolicy) -> Self {
+        Self { tenants: HashMap::new(), policy, standings: HashMap::new(), started: Instant::now() }
+    }
+
     /// Notes invocations whose isolates would not stop; returns the tenants to blame.
     pub(super) fn condemned(
         &mut self,
@@ -56,9 +44,10 @@ impl Ledger {
         inside: &[(InvocationId, Identity)],
     ) -> BTreeSet<Arc<str>> {
         let blamed = tenants(inside.iter().filter(|(id, _)| named.contains(id)));
+        let now = Instant::now();
         for tenant in &blamed {
             self.note(tenant, |blame| blame.condemned += 1);
-            self.ended_a_host(tenant);
+            self.stand(tenant, now, Standing::ended_a_host);
         }
         blamed
     }
@@ -67,45 +56,56 @@ impl Ledger {
     pub(super) fn died(&mut self, inside: &[(InvocationId, Identity)]) -> BTreeSet<Arc<str>> {
         let suspects = tenants(inside.iter());
         let alone = suspects.len() == 1;
-        if let (true, Some(tenant)) = (alone, suspects.first()) {
-            self.ended_a_host(tenant);
-        }
+        let now = Instant::now();
         for tenant in &suspects {
             self.note(tenant, |blame| {
                 let count = if alone { &mut blame.died_alone } else { &mut blame.died_among_others };
                 *count += 1;
             });
+            self.stand(tenant, now, if alone { Standing::ended_a_host } else { Standing::was_inside });
         }
         suspects
     }
 
-    /// Whether this tenant must wait, for the sake of the others.
-    pub(super) fn is_barred(&mut self, tenant: &str, now: Instant) -> bool {
-        if self.recent.is_empty() {
-            return false;
+    /// What this tenant must do, for the sake of the others.
+    pub(super) fn penalty(&mut self, tenant: &str, now: Instant) -> Penalty {
+        if self.standings.is_empty() {
+            return Penalty::Free;
         }
-        let Some(recent) = self.recent.get_mut(tenant) else { return false };
-        recent.fade(now);
-        match recent.ended {
-            0 => {
-                self.recent.remove(tenant);
-                false
-            }
-            ended => ended >= BURST_MAX,
-        }
+        let (policy, now_ms) = (self.policy, self.ms(now));
+        self.standings.get_mut(tenant).map_or(Penalty::Free, |standing| standing.penalty(&policy, now_ms))
     }
 
-    fn ended_a_host(&mut self, tenant: &Arc<str>) {
-        let now = Instant::now();
-        if self.recent.len() >= TENANTS_MAX {
-            self.recent.retain(|_, recent| {
-                recent.fade(now);
-                recent.ended > 0
-            });
+    /// Who is under a penalty now; whoever is under none and has nothing on record is forgotten.
+    pub(super) fn penalties(&mut self, now: Instant) -> BTreeMap<Arc<str>, Penalty> {
+        self.forget(now);
+        let (policy, now_ms) = (self.policy, self.ms(now));
+        let each =
+            self.standings.iter_mut().map(|(tenant, standing)| (tenant, standing.penalty(&policy, now_ms)));
+        let held = each.filter(|(_, penalty)| *penalty != Penalty::Free);
+        held.map(|(tenant, penalty)| (Arc::clone(tenant), penalty)).collect()
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let (policy, now_ms) = (self.policy, self.ms(now));
+        self.standings.retain(|_, standing| {
+            standing.penalty(&policy, now_ms) != Penalty::Free || !standing.is_clean(now_ms)
+        });
+    }
+
+    fn stand(&mut self, tenant: &Arc<str>, now: Instant, note: fn(&mut Standing, &PenaltyPolicy, u64)) {
+        if self.standings.len() >= TENANTS_MAX {
+            self.forget(now);
         }
-        let recent = self.recent.entry(Arc::clone(tenant)).or_insert(Recent { ended: 0, since: now });
-        recent.fade(now);
-        recent.ended = recent.ended.saturating_add(1).min(BURST_MAX);
+        let (policy, now_ms) = (self.policy, self.ms(now));
+        // The keys are configured tenants, so the map is bounded by itself as well.
+        let standing = self.standings.entry(Arc::clone(tenant)).or_insert_with(|| Standing::new(now_ms));
+        note(standing, &policy, now_ms);
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.started);
+        u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn of(&self, tenant: &str) -> Blame {
@@ -130,6 +130,8 @@ fn tenants<'a>(inside: impl Iterator<Item = &'a (InvocationId, Identity)>) -> BT
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn inside(tenants: &[&str]) -> Vec<(InvocationId, Identity)> {
@@ -142,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_named_are_blamed_and_the_others_not() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(PenaltyPolicy::default());
         let blamed = ledger.condemned(&[InvocationId(1)], &inside(&["good", "bad", "good"]));
         assert_eq!(blamed, BTreeSet::from([Arc::from("bad")]));
         assert_eq!(ledger.of("bad").condemned, 1);
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_death_suspects_everybody_inside_once() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(PenaltyPolicy::default());
         ledger.died(&inside(&["a", "b", "a"]));
         ledger.died(&inside(&["a", "a"]));
         ledger.died(&[]);
@@ -160,25 +162,41 @@ mod tests {
     }
 
     #[test]
-    fn who_ends_hosts_faster_than_they_come_back_waits_and_nobody_else() {
-        let mut ledger = Ledger::default();
+    fn who_ends_hosts_is_moved_then_waits_then_is_free_again_and_nobody_else() {
+        let policy = PenaltyPolicy::default();
+        let mut ledger = Ledger::new(policy);
         let start = Instant::now();
-        for _ in 0..BURST_MAX {
-            assert!(!ledger.is_barred("bad", start));
+        for count in 0..policy.suspend_after {
+            let expected =
+                if count >= policy.quarantine_after { Penalty::Quarantined } else { Penalty::Free };
+            assert_eq!(ledger.penalty("bad", start), expected, "{count}");
             ledger.died(&inside(&["bad"]));
         }
-        assert!(ledger.is_barred("bad", start));
-        assert!(!ledger.is_barred("good", start));
-        assert!(!ledger.is_barred("bad", start + Duration::from_millis(REGAIN_MS * 3 / 2)));
-        assert!(
-            !ledger.is_barred("bad", start + Duration::from_millis(REGAIN_MS * u64::from(BURST_MAX) * 2))
-        );
-        assert!(ledger.recent.is_empty(), "and it is forgotten");
+        let Penalty::Suspended { left_ms } = ledger.penalty("bad", start) else { panic!("not suspended") };
+        assert!(left_ms <= u64::from(policy.suspend_s) * 1_000 + 1_000);
+        assert_eq!(ledger.penalty("good", start), Penalty::Free);
+        let later = start + Duration::from_secs(u64::from(policy.suspend_s) + 2);
+        assert_eq!(ledger.penalty("bad", later), Penalty::Quarantined, "on probation");
+        let late = later + Duration::from_secs(u64::from(policy.forget_s * policy.suspend_after));
+        assert_eq!(ledger.penalty("bad", late), Penalty::Free);
+        ledger.forget(late);
+        assert!(ledger.standings.is_empty(), "and it is forgotten");
+    }
+
+    #[test]
+    fn who_is_there_whenever_a_host_dies_gets_one_of_its_own_and_is_never_suspended() {
+        let policy = PenaltyPolicy::default();
+        let mut ledger = Ledger::new(policy);
+        for other in 0..policy.suspend_after * 2 {
+            ledger.died(&inside(&["always", &format!("t{other}")]));
+        }
+        assert_eq!(ledger.penalty("always", Instant::now()), Penalty::Quarantined);
+        assert_eq!(ledger.penalty("t1", Instant::now()), Penalty::Free);
     }
 
     #[test]
     fn the_ledger_is_bounded_and_keeps_the_worst() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(PenaltyPolicy::default());
         ledger.condemned(&[InvocationId(0)], &inside(&["worst"]));
         for number in 0..TENANTS_MAX + 10 {
             ledger.died(&inside(&[&format!("t{number}"), "other"]));

@@ -1,25 +1,32 @@
 //! Supervision of isolate hosts.
 //!
 //! ```text
-//!  spawn ──▶ starting ── first heartbeat ──▶ standby ──▶ active ── condemned, silent ──▶ draining ──▶ SIGKILL
-//!    ▲                                          └─────────┴──────── process lost ───────────────────────▶ gone
+//!  spawn ──▶ starting ── first heartbeat ──▶ standby ──▶ active ── condemned, silent, replaced ──▶ draining ──▶ SIGKILL
+//!    ▲                                          └─────────┴──────── process lost ───────────────────────────▶ gone
 //!    └──────────────── one for each that left, sooner or later by how long hosts live ◀────────────────────┘
 //! ```
 //!
 //! Each host has one task, which is the only one that moves it along. Work is handed out by [`Hosts::start`], which never waits:
 //! it looks at the slots, and takes the standby itself if the active host is lost and its task has not noticed yet. No listener
 //! and no connection is touched by any of this: what was inside ends with `HostFault`, everything else never knows.
+//!
+//! Tenants are of host classes; each class has hosts, a standby and a back-off of its own, so tenants of different classes
+//! never share a process. Within a class, a tenant that ends hosts is moved to one of its own (`penalty.rs`). A rolling
+//! restart ([`Hosts::roll`]) replaces every host by a new one, and loses nothing: the old one serves until the new one is
+//! ready, and then ends what it runs.
 
 mod backoff;
 mod blame;
 mod cgroup;
 mod output;
+mod penalty;
 mod process;
 mod sandbox;
 mod slots;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -34,6 +41,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::observe::{HostEnd, HostEvent, Observer};
 
 pub use blame::Blame;
+pub use penalty::{Penalty, PenaltyPolicy};
 pub use process::HostCommand;
 pub use sandbox::{Missing, Sandbox};
 
@@ -41,7 +49,7 @@ use backoff::Backoff;
 use blame::Ledger;
 use cgroup::{Group, Groups};
 use process::Spawned;
-use slots::{Host, HostId, Slots};
+use slots::{Generation, Host, HostId, Slots};
 
 /// How often a draining host is looked at, in milliseconds.
 const DRAIN_LOOK_MS: u64 = 20;
@@ -49,21 +57,41 @@ const DRAIN_LOOK_MS: u64 = 20;
 /// Longest wait for the end of a dead host's socket, in milliseconds: a process that it left behind may hold it open.
 const LAST_WORDS_MS_MAX: u64 = 1_000;
 
-/// How hosts are supervised.
+/// How often penalties are looked through, in milliseconds.
+const PENALTIES_LOOK_MS: u64 = 1_000;
+
+/// Hosts that are alike: what is run, how many, how large.
 #[derive(Clone, Debug)]
-pub struct HostsConfig {
+pub struct HostClass {
+    /// Its name; empty for the class of those that name none.
+    pub name: String,
     /// What is run.
     pub command: HostCommand,
     /// Active hosts; one more stands by. Tenants are spread over them.
     pub active: usize,
+    /// Resident memory at which a host ends itself, in bytes: its cgroup's bound is a little above.
+    pub resident_bytes_max: Option<u64>,
+}
+
+/// How hosts are supervised.
+#[derive(Clone, Debug)]
+pub struct HostsConfig {
+    /// The hosts of tenants that name no class.
+    pub class: HostClass,
+    /// Further classes.
+    pub classes: Vec<HostClass>,
+    /// Which of the further classes a tenant is of.
+    pub tenants: HashMap<Arc<str>, String>,
+    /// What tenants that end hosts are made to do.
+    pub penalties: PenaltyPolicy,
     /// Longest time from spawn to the first heartbeat, in milliseconds.
     pub start_ms_max: u64,
     /// Longest silence between heartbeats, in milliseconds.
     pub silence_ms_max: u64,
     /// Longest time for what is inside a replaced host to finish, in milliseconds.
     pub drain_ms_max: u64,
-    /// Resident memory at which a host ends itself, in bytes: its cgroup's bound is a little above.
-    pub resident_bytes_max: Option<u64>,
+    /// The same for a host that is replaced by a rolling restart, which nobody waits for.
+    pub roll_drain_ms_max: u64,
     /// A host that cannot be confined completely is ended before it serves anybody.
     pub require_sandbox: bool,
 }
@@ -72,12 +100,19 @@ impl HostsConfig {
     /// This executable, and the usual bounds.
     pub fn own() -> io::Result<Self> {
         Ok(Self {
-            command: HostCommand::own()?,
-            active: 1,
+            class: HostClass {
+                name: String::new(),
+                command: HostCommand::own()?,
+                active: 1,
+                resident_bytes_max: None,
+            },
+            classes: Vec::new(),
+            tenants: HashMap::new(),
+            penalties: PenaltyPolicy::default(),
             start_ms_max: 15_000,
             silence_ms_max: 3_000,
             drain_ms_max: 10_000,
-            resident_bytes_max: None,
+            roll_drain_ms_max: 15 * 60_000,
             require_sandbox: false,
         })
     }
@@ -98,6 +133,8 @@ enum Fault {
     NotStarted,
     #[error("it is not confined: {0}")]
     NotConfined(String),
+    #[error("it was replaced")]
+    Retired,
     #[error("the gateway shuts down")]
     Shutdown,
 }
@@ -109,14 +146,13 @@ pub struct Hosts {
 }
 
 struct Inner {
-    slots: Mutex<Slots>,
+    /// One for each class, that of those who name none first.
+    pools: Vec<Pool>,
+    /// Which pool a tenant is of, if not the first.
+    pool_of: HashMap<Arc<str>, usize>,
     ledger: Mutex<Ledger>,
-    backoff: Mutex<Backoff>,
-    starting: AtomicUsize,
     next: AtomicU64,
     lost: AtomicU64,
-    /// Wakes the spawner: a host is missing.
-    missing: Notify,
     /// How far the latest host is confined.
     sandbox: watch::Sender<Option<Sandbox>>,
     /// Counts changes of the slots.
@@ -128,6 +164,26 @@ struct Inner {
     tasks: watch::Sender<()>,
 }
 
+/// The hosts of one class.
+struct Pool {
+    slots: Mutex<Slots>,
+    backoff: Mutex<Backoff>,
+    starting: AtomicUsize,
+    /// Wakes the spawner: a host is missing.
+    missing: Notify,
+}
+
+impl Pool {
+    fn new(active: usize) -> Self {
+        Self {
+            slots: Mutex::new(Slots::new(active)),
+            backoff: Mutex::default(),
+            starting: AtomicUsize::new(0),
+            missing: Notify::new(),
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -136,47 +192,111 @@ impl Hosts {
     /// Starts the hosts and their supervision, on the current tokio runtime. Returns at once: see [`Hosts::until_ready`].
     #[must_use]
     pub fn spawn(config: HostsConfig, observer: Arc<dyn Observer>) -> Self {
-        let inner = Inner::new(config.active);
-        tokio::spawn(spawn_missing(Arc::clone(&inner), Arc::new(config), observer));
+        let classes: Vec<HostClass> =
+            std::iter::once(&config.class).chain(&config.classes).cloned().collect();
+        let place = |name: &String| classes.iter().position(|class| class.name == *name);
+        // A class that is not there cannot be a tenant's: the configuration was checked.
+        let pool_of = config.tenants.iter().filter_map(|(tenant, name)| Some((tenant.clone(), place(name)?)));
+        let pools = classes.iter().map(|class| Pool::new(class.active)).collect();
+        let inner = Inner::new(pools, pool_of.collect(), config.penalties);
+        let config = Arc::new(config);
+        let groups = Arc::new(Groups::find());
+        for (pool, class) in classes.into_iter().enumerate() {
+            let spawner = Spawner {
+                inner: Arc::clone(&inner),
+                pool,
+                class,
+                config: Arc::clone(&config),
+                observer: Arc::clone(&observer),
+                groups: Arc::clone(&groups),
+            };
+            tokio::spawn(spawner.run());
+        }
+        tokio::spawn(penalise(Arc::clone(&inner), observer));
         Self { inner }
     }
 
     /// One host in this process, with nothing to supervise.
     #[must_use]
     pub fn in_process(link: Link) -> Self {
-        let inner = Inner::new(1);
-        lock(&inner.slots).add(Host { id: HostId(0), link });
+        let inner = Inner::new(vec![Pool::new(1)], HashMap::new(), PenaltyPolicy::default());
+        let (retire, lease) = Default::default();
+        let host = Host { id: HostId(0), link, generation: Generation::default(), retire, lease };
+        lock(&inner.pools[0].slots).add(host);
         inner.sandbox.send_replace(Some(Sandbox::none("guests run in the gateway's process")));
         Self { inner }
     }
 
+    /// Whether the code of these two tenants may be in one process: they are of one class, and neither was moved away.
+    #[must_use]
+    pub fn may_share(&self, one: &str, other: &str) -> bool {
+        let free = |tenant| self.penalty(tenant) == Penalty::Free;
+        one == other
+            || (std::ptr::eq(self.inner.pool(one), self.inner.pool(other)) && free(one) && free(other))
+    }
+
     /// Starts an invocation on the host of its tenant. Never waits.
     pub fn start(&self, start: Start) -> Result<Running, LinkDown> {
-        // Hosts are everybody's: a tenant that ends them faster than they come back waits.
-        if lock(&self.inner.ledger).is_barred(&start.identity.tenant, Instant::now()) {
-            return Err(LinkDown { reason: CloseReason::NotReady });
+        let tenant = &start.identity.tenant;
+        let down = LinkDown { reason: CloseReason::NotReady };
+        let pool = self.inner.pool(tenant);
+        // Hosts are everybody's: a tenant that ends them is moved away, and in the end waits.
+        match lock(&self.inner.ledger).penalty(tenant, Instant::now()) {
+            Penalty::Free => {}
+            Penalty::Quarantined => lock(&pool.slots).quarantine(tenant),
+            Penalty::Suspended { .. } => return Err(down),
         }
-        let link = lock(&self.inner.slots).pick(&start.identity.tenant);
-        link.ok_or(LinkDown { reason: CloseReason::NotReady })?.start(start)
+        let host = lock(&pool.slots).pick(tenant).ok_or(down)?;
+        // The lease is held until the invocation is inside: a host that is being replaced waits for it.
+        host.link.start(start)
+    }
+
+    /// For how long this tenant's work is not taken, in milliseconds.
+    #[must_use]
+    pub fn suspended_ms(&self, tenant: &str) -> Option<u64> {
+        match lock(&self.inner.ledger).penalty(tenant, Instant::now()) {
+            Penalty::Suspended { left_ms } => Some(left_ms),
+            Penalty::Free | Penalty::Quarantined => None,
+        }
+    }
+
+    /// What this tenant is made to do now.
+    #[must_use]
+    pub fn penalty(&self, tenant: &str) -> Penalty {
+        lock(&self.inner.ledger).penalty(tenant, Instant::now())
+    }
+
+    /// Begins to replace every host by a new one, one after the other in each class. No request is lost by it.
+    pub fn roll(&self) {
+        for pool in &self.inner.pools {
+            lock(&pool.slots).roll();
+            pool.missing.notify_one();
+        }
+    }
+
+    /// Waits until every host was started after the last roll.
+    pub async fn until_rolled(&self) {
+        self.until(|hosts| hosts.inner.pools.iter().all(|pool| !lock(&pool.slots).has_old())).await;
     }
 
     /// Drops the warm isolate of this name, wherever it is, once it is idle.
     pub fn evict(&self, key: &Arc<str>) {
-        for host in lock(&self.inner.slots).active() {
-            host.link.evict(Arc::clone(key));
+        for pool in &self.inner.pools {
+            lock(&pool.slots).active().for_each(|host| host.link.evict(Arc::clone(key)));
         }
     }
 
     /// Whether work can be taken now.
     #[must_use]
     pub fn ready(&self) -> bool {
-        lock(&self.inner.slots).active().next().is_some()
+        // One class that lost everything is not the whole server.
+        lock(&self.inner.pools[0].slots).is_ready()
     }
 
     /// Whether a standby waits.
     #[must_use]
     pub fn has_standby(&self) -> bool {
-        lock(&self.inner.slots).has_standby()
+        self.inner.pools.iter().all(|pool| lock(&pool.slots).has_standby())
     }
 
     /// Waits until work can be taken.
@@ -201,13 +321,18 @@ impl Hosts {
     /// The latest state of each active host.
     #[must_use]
     pub fn heartbeats(&self) -> Vec<Heartbeat> {
-        lock(&self.inner.slots).active().map(|host| host.link.heartbeat()).collect()
+        let beats = |pool: &Pool| -> Vec<Heartbeat> {
+            lock(&pool.slots).active().map(|host| host.link.heartbeat()).collect()
+        };
+        self.inner.pools.iter().flat_map(beats).collect()
     }
 
     /// Invocations that have not ended, on the active hosts.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        lock(&self.inner.slots).active().map(|host| host.link.in_flight()).sum()
+        let inside =
+            |pool: &Pool| -> usize { lock(&pool.slots).active().map(|host| host.link.in_flight()).sum() };
+        self.inner.pools.iter().map(inside).sum()
     }
 
     /// Hosts lost or replaced so far.
@@ -241,9 +366,9 @@ impl Hosts {
     pub async fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
         self.inner.stop.send_replace(true);
-        self.inner.missing.notify_one();
+        self.inner.pools.iter().for_each(|pool| pool.missing.notify_one());
         self.inner.tasks.closed().await;
-        for host in lock(&self.inner.slots).take_all() {
+        for host in self.inner.pools.iter().flat_map(|pool| lock(&pool.slots).take_all()) {
             host.link.close();
         }
     }
@@ -259,15 +384,13 @@ impl fmt::Debug for Hosts {
 }
 
 impl Inner {
-    fn new(active: usize) -> Arc<Self> {
+    fn new(pools: Vec<Pool>, pool_of: HashMap<Arc<str>, usize>, penalties: PenaltyPolicy) -> Arc<Self> {
         Arc::new(Self {
-            slots: Mutex::new(Slots::new(active)),
-            ledger: Mutex::default(),
-            backoff: Mutex::default(),
-            starting: AtomicUsize::new(0),
+            pools,
+            pool_of,
+            ledger: Mutex::new(Ledger::new(penalties)),
             next: AtomicU64::new(1),
             lost: AtomicU64::new(0),
-            missing: Notify::new(),
             sandbox: watch::Sender::new(None),
             changed: watch::Sender::new(0),
             stopping: AtomicBool::new(false),
@@ -276,9 +399,17 @@ impl Inner {
         })
     }
 
-    fn changed(&self) {
+    fn pool(&self, tenant: &str) -> &Pool {
+        // Most servers have one class, and then nothing is looked up.
+        if self.pools.len() == 1 {
+            return &self.pools[0];
+        }
+        &self.pools[self.pool_of.get(tenant).copied().unwrap_or(0)]
+    }
+
+    fn changed(&self, pool: usize) {
         self.changed.send_modify(|count| *count += 1);
-        self.missing.notify_one();
+        self.pools[pool].missing.notify_one();
     }
 }
 
@@ -287,54 +418,98 @@ async fn until_stop(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Keeps every slot and the standby filled.
-async fn spawn_missing(inner: Arc<Inner>, config: Arc<HostsConfig>, observer: Arc<dyn Observer>) {
-    let groups = Groups::find();
+/// Tells penalties as they begin, and ends them when their time is up.
+async fn penalise(inner: Arc<Inner>, observer: Arc<dyn Observer>) {
+    let mut told: BTreeMap<Arc<str>, Penalty> = BTreeMap::new();
+    let mut stop = inner.stop.subscribe();
+    let mut ticks = tokio::time::interval(Duration::from_millis(PENALTIES_LOOK_MS));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        if inner.stopping.load(Ordering::SeqCst) {
-            return;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = until_stop(&mut stop) => return,
         }
-        let starting = inner.starting.load(Ordering::SeqCst);
-        if lock(&inner.slots).missing(starting) == 0 {
-            inner.missing.notified().await;
-            continue;
+        let now = lock(&inner.ledger).penalties(Instant::now());
+        for (tenant, penalty) in &now {
+            if told.get(tenant).is_none_or(|before| before.name() != penalty.name()) {
+                observer.penalty(tenant, *penalty);
+            }
         }
-        let wait = lock(&inner.backoff).wait();
-        if !wait.is_zero() {
-            tracing::warn!(wait_ms = wait.as_millis() as u64, "isolate hosts die young; the next one waits");
-            tokio::time::sleep(wait).await;
-            if inner.stopping.load(Ordering::SeqCst) {
+        for tenant in told.keys().filter(|tenant| !now.contains_key(*tenant)) {
+            observer.penalty(tenant, Penalty::Free);
+            let left = lock(&inner.pool(tenant).slots).release(tenant);
+            if let Some(host) = left {
+                host.retire.notify_one();
+            }
+        }
+        told = now;
+    }
+}
+
+/// Keeps every slot of one class, and its standby, filled.
+struct Spawner {
+    inner: Arc<Inner>,
+    pool: usize,
+    class: HostClass,
+    config: Arc<HostsConfig>,
+    observer: Arc<dyn Observer>,
+    groups: Arc<io::Result<Groups>>,
+}
+
+impl Spawner {
+    async fn run(self) {
+        let pool = &self.inner.pools[self.pool];
+        loop {
+            if self.inner.stopping.load(Ordering::SeqCst) {
                 return;
             }
-        }
-        match config.command.spawn() {
-            Ok(Spawned { link, child, pid, sandbox }) => {
-                inner.starting.fetch_add(1, Ordering::SeqCst);
-                let id = HostId(inner.next.fetch_add(1, Ordering::Relaxed));
-                let group = grouped(&groups, id, pid, config.resident_bytes_max);
-                let life = Life {
-                    inner: Arc::clone(&inner),
-                    config: Arc::clone(&config),
-                    observer: Arc::clone(&observer),
-                    id,
-                    link,
-                    child,
-                    group,
-                    sandbox,
-                };
-                let alive = inner.tasks.subscribe();
-                tokio::spawn(async move {
-                    life.run().await;
-                    drop(alive);
-                });
+            let starting = pool.starting.load(Ordering::SeqCst);
+            if lock(&pool.slots).missing(starting) == 0 {
+                pool.missing.notified().await;
+                continue;
             }
-            Err(error) => {
+            let wait = lock(&pool.backoff).wait();
+            if !wait.is_zero() {
+                tracing::warn!(
+                    wait_ms = wait.as_millis() as u64,
+                    "isolate hosts die young; the next one waits"
+                );
+                tokio::time::sleep(wait).await;
+                if self.inner.stopping.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+            if let Err(error) = self.spawn(pool) {
                 tracing::error!(%error, "an isolate host cannot be started");
-                lock(&inner.backoff).lost_after(Duration::ZERO);
+                lock(&pool.backoff).lost_after(Duration::ZERO);
                 // Also before the backoff bites: a program that is not there is not there a moment later.
                 tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
             }
         }
+    }
+
+    fn spawn(&self, pool: &Pool) -> io::Result<()> {
+        let generation = lock(&pool.slots).generation();
+        let Spawned { link, child, pid, sandbox } = self.class.command.spawn()?;
+        pool.starting.fetch_add(1, Ordering::SeqCst);
+        let id = HostId(self.inner.next.fetch_add(1, Ordering::Relaxed));
+        let (retire, lease) = Default::default();
+        let life = Life {
+            inner: Arc::clone(&self.inner),
+            pool: self.pool,
+            config: Arc::clone(&self.config),
+            observer: Arc::clone(&self.observer),
+            host: Host { id, link, generation, retire, lease },
+            child,
+            group: grouped(&self.groups, id, pid, self.class.resident_bytes_max),
+            sandbox,
+        };
+        let alive = self.inner.tasks.subscribe();
+        tokio::spawn(async move {
+            life.run().await;
+            drop(alive);
+        });
+        Ok(())
     }
 }
 
@@ -354,10 +529,10 @@ fn grouped(
 /// One host, from spawn to its end.
 struct Life {
     inner: Arc<Inner>,
+    pool: usize,
     config: Arc<HostsConfig>,
     observer: Arc<dyn Observer>,
-    id: HostId,
-    link: Link,
+    host: Host,
     child: Child,
     group: Result<Group, String>,
     sandbox: oneshot::Receiver<Sandbox>,
@@ -368,7 +543,7 @@ impl Life {
         let born = Instant::now();
         let pid = self.child.id().unwrap_or_default();
         let ready = self.first_heartbeat().await;
-        self.inner.starting.fetch_sub(1, Ordering::SeqCst);
+        self.pool().starting.fetch_sub(1, Ordering::SeqCst);
         let ready = match ready {
             Ok(()) => self.confined().await,
             fault => fault.map(|()| String::new()),
@@ -378,30 +553,37 @@ impl Life {
             Ok(unconfined) => {
                 let start_ms = u64::try_from(born.elapsed().as_millis()).unwrap_or(u64::MAX);
                 self.observer.host(&HostEvent::Started { pid, start_ms, unconfined: &unconfined });
-                lock(&self.inner.slots).add(Host { id: self.id, link: self.link.clone() });
-                self.inner.changed();
+                let displaced = lock(&self.pool().slots).add(self.host.clone());
+                self.inner.changed(self.pool);
+                if let Some(host) = displaced {
+                    host.retire.notify_one();
+                }
                 self.watch().await
             }
         };
-        lock(&self.inner.slots).remove(self.id);
-        if fault != Fault::Shutdown {
+        lock(&self.pool().slots).remove(self.host.id);
+        if !matches!(fault, Fault::Shutdown | Fault::Retired) {
             // Where one tenant is to blame, that tenant waits and not the next host.
             if !self.record(&fault, pid) {
-                lock(&self.inner.backoff).lost_after(born.elapsed());
+                lock(&self.pool().backoff).lost_after(born.elapsed());
             }
             self.inner.lost.fetch_add(1, Ordering::SeqCst);
         }
-        self.inner.changed();
+        self.inner.changed(self.pool);
         self.end(&fault).await;
     }
 
+    fn pool(&self) -> &Pool {
+        &self.inner.pools[self.pool]
+    }
+
     async fn first_heartbeat(&mut self) -> Result<(), Fault> {
-        let mut beats = self.link.heartbeats();
+        let mut beats = self.host.link.heartbeats();
         let mut stop = self.inner.stop.subscribe();
         let limit = Duration::from_millis(self.config.start_ms_max);
         tokio::select! {
             _ = beats.changed() => Ok(()),
-            reason = self.link.closed() => Err(Fault::Closed(reason)),
+            reason = self.host.link.closed() => Err(Fault::Closed(reason)),
             () = tokio::time::sleep(limit) => Err(Fault::NotStarted),
             () = until_stop(&mut stop) => Err(Fault::Shutdown),
         }
@@ -433,7 +615,7 @@ impl Life {
 
     /// Until something is wrong with it.
     async fn watch(&mut self) -> Fault {
-        let mut beats = self.link.heartbeats();
+        let mut beats = self.host.link.heartbeats();
         let mut stop = self.inner.stop.subscribe();
         let limit = Duration::from_millis(self.config.silence_ms_max);
         loop {
@@ -445,17 +627,18 @@ impl Life {
                 changed = beats.changed() => if changed.is_err() {
                     return Fault::Closed(CloseReason::Closed);
                 },
-                reason = self.link.closed() => return Fault::Closed(reason),
+                reason = self.host.link.closed() => return Fault::Closed(reason),
                 exited = self.child.wait() => {
                     // What it said last is still in the socket.
                     let limit = Duration::from_millis(LAST_WORDS_MS_MAX);
-                    let _ = tokio::time::timeout(limit, self.link.closed()).await;
+                    let _ = tokio::time::timeout(limit, self.host.link.closed()).await;
                     return match exited {
                         Ok(status) => Fault::Exited(status),
                         Err(_) => Fault::Closed(CloseReason::HostGone),
                     };
                 }
                 () = tokio::time::sleep(limit) => return Fault::Silent,
+                () = self.host.retire.notified() => return Fault::Retired,
                 () = until_stop(&mut stop) => return Fault::Shutdown,
             }
         }
@@ -465,9 +648,9 @@ impl Life {
     fn record(&self, fault: &Fault, pid: u32) -> bool {
         // Ends what is inside a host that is already dead, so that the link knows who was there.
         if !matches!(fault, Fault::Condemned(_) | Fault::Silent) {
-            self.link.close();
+            self.host.link.close();
         }
-        let inside = self.link.inside();
+        let inside = self.host.link.inside();
         let tenants = {
             let mut ledger = lock(&self.inner.ledger);
             match fault {
@@ -490,17 +673,20 @@ impl Life {
     /// Answers the condemned at once, lets the good ones finish, then kills.
     async fn end(mut self, fault: &Fault) {
         if let Fault::Condemned(named) = fault {
-            self.link.give_up(named);
+            self.host.link.give_up(named);
+        }
+        if *fault == Fault::Retired {
+            self.retired().await;
         }
         if matches!(fault, Fault::Condemned(_) | Fault::Silent | Fault::Shutdown) {
-            self.link.drain();
+            self.host.link.drain();
             let limit = Duration::from_millis(self.config.drain_ms_max);
             tokio::select! {
                 _ = tokio::time::timeout(limit, self.drained()) => {}
-                _ = self.link.closed() => {}
+                _ = self.host.link.closed() => {}
             }
         }
-        self.link.close();
+        self.host.link.close();
         if let Err(error) = self.child.kill().await {
             tracing::debug!(%error, "an isolate host was gone before it was killed");
         }
@@ -509,16 +695,41 @@ impl Life {
         }
     }
 
+    /// Until nobody starts anything there any more and all that runs has ended, or the gateway shuts down.
+    async fn retired(&self) {
+        let mut stop = self.inner.stop.subscribe();
+        let mut limit = Duration::from_millis(self.config.roll_drain_ms_max);
+        let ended = async {
+            // Out of its place, nobody gets a new lease: only this task's own is left.
+            while Arc::strong_count(&self.host.lease) > 1 {
+                tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
+            }
+            self.drained().await;
+        };
+        tokio::pin!(ended);
+        tokio::select! {
+            _ = tokio::time::timeout(limit, &mut ended) => return,
+            _ = self.host.link.closed() => return,
+            () = until_stop(&mut stop) => {}
+        }
+        self.host.link.drain();
+        limit = Duration::from_millis(self.config.drain_ms_max);
+        tokio::select! {
+            _ = tokio::time::timeout(limit, ended) => {}
+            _ = self.host.link.closed() => {}
+        }
+    }
+
     /// Until nothing is inside any more. What is condemned meanwhile is answered and blamed as well.
     async fn drained(&self) {
         let mut known = 0;
-        while self.link.in_flight() > 0 {
-            let condemned = self.link.heartbeat().condemned;
+        while self.host.link.in_flight() > 0 {
+            let condemned = self.host.link.heartbeat().condemned;
             if condemned.len() > known {
                 known = condemned.len();
                 // Those named before are not inside any more, so nobody is blamed twice.
-                lock(&self.inner.ledger).condemned(&ids(&condemned), &self.link.inside());
-                self.link.give_up(&condemned);
+                lock(&self.inner.ledger).condemned(&ids(&condemned), &self.host.link.inside());
+                self.host.link.give_up(&condemned);
             }
             tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
         }

@@ -85,15 +85,26 @@ async fn host() -> io::Result<()> {
 fn config() -> HostsConfig {
     let args = ["--exact", "hosts::tests::a_host_process", "--ignored", "--nocapture", "--test-threads=1"];
     HostsConfig {
-        command: HostCommand {
-            program: std::env::current_exe().expect("this binary"),
-            args: args.map(Into::into).into(),
+        class: HostClass {
+            name: String::new(),
+            command: HostCommand {
+                program: std::env::current_exe().expect("this binary"),
+                args: args.map(Into::into).into(),
+            },
+            active: 1,
+            resident_bytes_max: None,
         },
-        active: 1,
+        classes: vec![],
+        tenants: HashMap::new(),
+        penalties: PenaltyPolicy {
+            quarantine_after: 1_000,
+            suspend_after: 2_000,
+            ..PenaltyPolicy::default()
+        },
         start_ms_max: 60_000,
         silence_ms_max: 60_000,
         drain_ms_max: 60_000,
-        resident_bytes_max: None,
+        roll_drain_ms_max: 60_000,
         require_sandbox: false,
     }
 }
@@ -252,7 +263,9 @@ async fn a_host_that_breaks_the_protocol_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tenants_are_spread_and_stay_where_they_are() {
-    let hosts = Hosts::spawn(HostsConfig { active: 2, ..config() }, observer());
+    let mut two = config();
+    two.class.active = 2;
+    let hosts = Hosts::spawn(two, observer());
     hosts.until_standby().await;
     let mut pids = std::collections::BTreeSet::new();
     for number in 0..16 {
@@ -268,7 +281,7 @@ async fn tenants_are_spread_and_stay_where_they_are() {
 #[tokio::test]
 async fn a_program_that_is_not_there_is_an_error_and_not_a_loop() {
     let mut config = config();
-    config.command.program = "/nowhere/at/all".into();
+    config.class.command.program = "/nowhere/at/all".into();
     let hosts = Hosts::spawn(config, observer());
     tokio::task::yield_now().await;
     assert_eq!(hosts.start(start("a", input::PID)).expect_err("no host").reason, CloseReason::NotReady);
@@ -296,4 +309,117 @@ async fn where_confinement_is_required_a_host_without_it_serves_nobody() {
     assert!(!hosts.ready());
     assert_eq!(hosts.start(start("a", input::PID)).expect_err("no host").reason, CloseReason::NotReady);
     hosts.shutdown().await;
+}
+
+/// Rows of a policy in which a test ends soon.
+fn penal(config: HostsConfig) -> HostsConfig {
+    let penalties =
+        PenaltyPolicy { quarantine_after: 2, suspend_after: 4, forget_s: 1, suspend_s: 3, suspend_s_max: 3 };
+    HostsConfig { penalties, ..config }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_ends_hosts_is_moved_to_its_own_then_suspended_then_released() {
+    let telemetry = Telemetry::new();
+    let hosts = Hosts::spawn(penal(config()), Arc::new(TelemetryObserver::new(telemetry.clone())));
+    hosts.until_standby().await;
+    for count in 1..=2 {
+        run(&hosts, "bad", input::EXIT).ended().await;
+        lost(&hosts, count).await;
+        hosts.until_standby().await;
+    }
+    assert_eq!(hosts.penalty("bad"), Penalty::Quarantined);
+    let good = pid(&hosts, "good").await;
+    // Its host is its own, from its first request there; how often it ends that, nobody else notices.
+    for count in 3..=4 {
+        let own = pid(&hosts, "bad").await;
+        assert_ne!(own, good);
+        run(&hosts, "bad", input::EXIT).ended().await;
+        gone(own).await;
+        lost(&hosts, count).await;
+        hosts.until_standby().await;
+        assert_eq!(pid(&hosts, "good").await, good);
+    }
+    let left_ms = hosts.suspended_ms("bad").expect("suspended");
+    assert!((1..=3_000).contains(&left_ms));
+    assert_eq!(hosts.suspended_ms("good"), None);
+    assert_eq!(hosts.start(start("bad", input::PID)).expect_err("suspended").reason, CloseReason::NotReady);
+    while hosts.penalty("bad") != Penalty::Free {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Released by time, it is back among the others.
+    let told = |what: &str| telemetry.metrics().penalties.get(what);
+    while told("released") == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(pid(&hosts, "bad").await, good);
+    assert!(told("suspended") >= 1);
+    ends(hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tenants_of_different_classes_never_share_a_process() {
+    let mut two = config();
+    two.class.active = 2;
+    two.classes = vec![HostClass { name: "apart".into(), active: 2, ..two.class.clone() }];
+    two.tenants = (0..8).map(|number| (format!("t{number}").into(), "apart".to_owned())).collect();
+    let hosts = Hosts::spawn(two, observer());
+    hosts.until_ready().await;
+    hosts.until_standby().await;
+    let (mut apart, mut usual) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    for number in 0..16 {
+        let pid = pid(&hosts, &format!("t{number}")).await;
+        if number < 8 {
+            apart.insert(pid)
+        } else {
+            usual.insert(pid)
+        };
+    }
+    assert!(apart.is_disjoint(&usual), "{apart:?} {usual:?}");
+    // Also where a class has lost everything.
+    let lost_one = pid(&hosts, "t0").await;
+    kill_hard(lost_one);
+    gone(lost_one).await;
+    let next = pid(&hosts, "t0").await;
+    assert!(!usual.contains(&next));
+    ends(hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_replaces_every_host_and_loses_nothing() {
+    let mut two = config();
+    two.class.active = 2;
+    let hosts = Hosts::spawn(two, observer());
+    hosts.until_ready().await;
+    hosts.until_standby().await;
+    let mut before = std::collections::BTreeSet::new();
+    for number in 0..8 {
+        before.insert(pid(&hosts, &format!("t{number}")).await);
+    }
+    // One that runs all the while, and a load without a pause.
+    let long = run(&hosts, "t0", input::HANG);
+    let load = {
+        let hosts = hosts.clone();
+        tokio::spawn(async move {
+            let mut served = 0u32;
+            for number in 0.. {
+                pid(&hosts, &format!("t{}", number % 8)).await; // panics at the first that is lost
+                served += 1;
+                if number > 100 && !hosts.inner.pools.iter().any(|pool| lock(&pool.slots).has_old()) {
+                    break;
+                }
+            }
+            served
+        })
+    };
+    hosts.roll();
+    hosts.until_rolled().await;
+    assert!(load.await.expect("nothing was lost") > 100);
+    for number in 0..8 {
+        assert!(!before.contains(&pid(&hosts, &format!("t{number}")).await));
+    }
+    assert_eq!(hosts.lost(), 0, "a replaced host is not a lost one");
+    assert_eq!(hosts.penalty("t0"), Penalty::Free);
+    drop(long);
+    ends(hosts).await;
 }

@@ -233,6 +233,7 @@ fn globals(step: &Step) -> Vec<String> {
         Use::Eval | Use::WasmCompile => {
             format!("it uses `{}`, which an isolate refuses", global.name())
         }
+        // There is a `process` in an isolate, but none that a step would ask about.
         _ => format!("it uses `{}`, which an isolate does not have", global.name()),
     };
     step.globals.iter().map(sentence).collect()

@@ -45,6 +45,12 @@ impl Missing {
         if let Some(specifier) = between(message, "No such module \"", "\"") {
             return of_module(specifier);
         }
+        // A function of a `node:` module that an isolate has in name only.
+        if let Some(function) =
+            message.strip_prefix("The ").and_then(|rest| rest.strip_suffix(" method is not implemented"))
+        {
+            return of_function(function);
+        }
         match name {
             "ReferenceError" => of_global(message.strip_suffix(" is not defined")?),
             // What V8 says where code generation is switched off.
@@ -64,7 +70,17 @@ fn of_module(specifier: &str) -> Option<Missing> {
         Offer::Needs(missing) => Some(missing),
         Offer::NotOffered if looks_like_a_file(specifier) => None,
         Offer::NotOffered => Some(Missing::Module),
-        Offer::Isolate => None,
+        // Older compatibility dates are without them.
+        Offer::Isolate => specifier.starts_with("node:").then_some(Missing::Module),
+    }
+}
+
+/// `node:fs.readFile`, `crypto.createSign`.
+fn of_function(name: &str) -> Option<Missing> {
+    let (module, _) = name.split_once('.')?;
+    match modules::offer(module) {
+        Offer::Needs(missing) => Some(missing),
+        Offer::NotOffered | Offer::Isolate => Some(Missing::Module),
     }
 }
 
@@ -108,6 +124,11 @@ mod tests {
             ("Error", "No such module \"node:child_process\".", Some(Missing::Process)),
             ("Error", "No such module \"fs/promises\".", Some(Missing::Filesystem)),
             ("Error", "No such module \"left-pad\".", Some(Missing::Module)),
+            ("Error", "No such module \"node:path\".", Some(Missing::Module)),
+            ("Error", "The node:fs.readFile method is not implemented", Some(Missing::Filesystem)),
+            ("Error", "The node:http.request method is not implemented", Some(Missing::Sockets)),
+            ("Error", "The crypto.createSign method is not implemented", Some(Missing::Module)),
+            ("Error", "The method is not implemented", None),
             ("Error", "No such module \"sharp\".", Some(Missing::NativeModule)),
             ("Error", "No such module \"lib/missing.js\".", None),
             ("Error", "No such module \"../x\".", None),

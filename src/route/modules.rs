@@ -1,4 +1,8 @@
 //! Which modules an isolate offers, in one table: when the isolate learns a `node:` module, its line changes here.
+//!
+//! An isolate has them under the compatibility flag `nodejs_compat`, which the date of a step without one implies. Some
+//! that need more than an isolate has can be imported there all the same (`node:fs`, `node:http`, `node:process`), for
+//! packages that import them without need: what they do is not what the author of a step expects of them.
 
 use super::missing::Missing;
 
@@ -14,24 +18,24 @@ pub enum Offer {
 }
 
 use Missing::{Filesystem, NativeModule, Process, Sockets};
-use Offer::{Needs, NotOffered};
+use Offer::{Isolate, Needs, NotOffered};
 
 /// Node.js's own modules, by name without `node:`, in alphabetical order.
 /// Source: <https://nodejs.org/api/module.html#modulebuiltinmodules>.
 pub const NODE_MODULES: &[(&str, Offer)] = &[
-    ("assert", NotOffered),
-    ("async_hooks", NotOffered),
-    ("buffer", NotOffered),
+    ("assert", Isolate),
+    ("async_hooks", Isolate),
+    ("buffer", Isolate),
     ("child_process", Needs(Process)),
     ("cluster", Needs(Process)),
-    ("console", NotOffered),
-    ("constants", NotOffered),
-    ("crypto", NotOffered),
+    ("console", Isolate),
+    ("constants", Isolate),
+    ("crypto", Isolate),
     ("dgram", Needs(Sockets)),
-    ("diagnostics_channel", NotOffered),
+    ("diagnostics_channel", Isolate),
     ("dns", Needs(Sockets)),
     ("domain", NotOffered),
-    ("events", NotOffered),
+    ("events", Isolate),
     ("fs", Needs(Filesystem)),
     ("http", Needs(Sockets)),
     ("http2", Needs(Sockets)),
@@ -40,25 +44,25 @@ pub const NODE_MODULES: &[(&str, Offer)] = &[
     ("module", Needs(Filesystem)),
     ("net", Needs(Sockets)),
     ("os", Needs(Process)),
-    ("path", NotOffered),
-    ("perf_hooks", NotOffered),
+    ("path", Isolate),
+    ("perf_hooks", Isolate),
     ("process", Needs(Process)),
-    ("punycode", NotOffered),
-    ("querystring", NotOffered),
+    ("punycode", Isolate),
+    ("querystring", Isolate),
     ("readline", Needs(Process)),
     ("repl", Needs(Process)),
     ("sea", Needs(Process)),
     ("sqlite", Needs(Filesystem)),
-    ("stream", NotOffered),
-    ("string_decoder", NotOffered),
-    ("sys", NotOffered),
+    ("stream", Isolate),
+    ("string_decoder", Isolate),
+    ("sys", Isolate),
     ("test", Needs(Process)),
-    ("timers", NotOffered),
+    ("timers", Isolate),
     ("tls", Needs(Sockets)),
     ("trace_events", Needs(Process)),
     ("tty", Needs(Process)),
-    ("url", NotOffered),
-    ("util", NotOffered),
+    ("url", Isolate),
+    ("util", Isolate),
     ("v8", Needs(Process)),
     ("vm", NotOffered),
     ("wasi", Needs(Filesystem)),
@@ -102,7 +106,7 @@ pub fn offer(specifier: &str) -> Offer {
     // A file that is not part of the step, a URL, or a module of Workers: no sandbox has it, so the isolate says
     // what is wrong.
     if bare.starts_with(['.', '/']) || package.contains(':') {
-        return Offer::Isolate;
+        return Isolate;
     }
     // A package that is not part of the step: a sandbox may have it installed.
     NotOffered
@@ -126,14 +130,16 @@ mod tests {
             ("node:fs/promises", Needs(Filesystem)),
             ("child_process", Needs(Process)),
             ("node:net", Needs(Sockets)),
-            ("node:path", NotOffered),
+            ("node:path", Isolate),
+            ("stream/promises", Isolate),
+            ("node:vm", NotOffered),
             ("node:no_such_module", NotOffered),
             ("sharp", Needs(NativeModule)),
             ("./build/Release/addon.node", Needs(NativeModule)),
             ("left-pad", NotOffered),
-            ("cloudflare:workers", Offer::Isolate),
-            ("./missing.js", Offer::Isolate),
-            ("https://example.com/x.js", Offer::Isolate),
+            ("cloudflare:workers", Isolate),
+            ("./missing.js", Isolate),
+            ("https://example.com/x.js", Isolate),
             ("", NotOffered),
         ] {
             assert_eq!(offer(specifier), expect, "{specifier}");

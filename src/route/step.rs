@@ -122,6 +122,12 @@ pub enum Network {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CodeHash(pub [u8; 32]);
 
+impl std::fmt::Display for CodeHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl CodeHash {
     /// The hash of a step's source: of each part with its length, so that no two splits are the same.
     #[must_use]

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::dispatch::record::Traffic;
 use crate::problem::Problem;
 
 /// Any error of a streamed body; it ends the connection and nothing else.
@@ -138,6 +139,7 @@ pub struct ClientBody {
     timeout: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
     fault: FaultCell,
+    traffic: Option<Arc<Traffic>>,
 }
 
 impl ClientBody {
@@ -146,7 +148,21 @@ impl ClientBody {
         if inner.size_hint().lower() > bytes_max {
             return Err(BodyFault::TooLarge);
         }
-        Ok(Self { inner, left: bytes_max, timeout, waiting: None, fault: FaultCell::default() })
+        Ok(Self {
+            inner,
+            left: bytes_max,
+            timeout,
+            waiting: None,
+            fault: FaultCell::default(),
+            traffic: None,
+        })
+    }
+
+    /// Counts what passes.
+    #[must_use]
+    pub fn counted(mut self, traffic: Arc<Traffic>) -> Self {
+        self.traffic = Some(traffic);
+        self
     }
 
     /// Where a fault will be seen.
@@ -201,6 +217,9 @@ impl Body for ClientBody {
                             None => self.fail(BodyFault::TooLarge),
                             Some(left) => {
                                 self.left = left;
+                                if let Some(traffic) = &self.traffic {
+                                    traffic.request_bytes.fetch_add(bytes, Relaxed);
+                                }
                                 Poll::Ready(Some(Ok(frame)))
                             }
                         }

@@ -12,6 +12,7 @@ use crate::admission::{Denied, Kind};
 use crate::deploy::{now_ms, parse_cron};
 use crate::dispatch::logs::WorkerLogs;
 use crate::dispatch::record::Record;
+use crate::dispatch::trace::Execution;
 use crate::dispatch::{Deployment, Invocation};
 
 /// Milliseconds in the unit of cron.
@@ -60,10 +61,9 @@ pub(crate) async fn fire(
     time_ms: u64,
 ) -> Result<Ended, Denied> {
     let (tenant, worker) = (deployment.tenant.shared(), deployment.worker.shared());
-    let permit = gateway.admission.enter(&deployment.tenant, Kind::Warm).inspect_err(|denied| {
-        gateway.observer.denied(&tenant, *denied);
-    })?;
-    let trace = gateway.observer.begin(&HeaderMap::new());
+    let permit = gateway.admit(&deployment.tenant, Kind::Warm)?;
+    let mut trace = gateway.observer.begin(&HeaderMap::new());
+    trace.execution = Some(Execution::new(super::execution_id()));
     let observer = gateway.observer.clone();
     let record = Record::new(
         observer.clone(),
@@ -72,7 +72,8 @@ pub(crate) async fn fire(
         "scheduled",
         trace.parent.clone(),
         permit,
-    );
+    )
+    .of(&trace);
     let start = deployment.start(StartEvent::Scheduled { cron, time_ms }, &trace);
     let sink = WorkerLogs { tenant, worker, trace, ring: deployment.logs.clone(), observer };
     let invocation = match Invocation::start(&*gateway.isolates, start, sink, record) {

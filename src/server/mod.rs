@@ -25,17 +25,36 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+/// For the fuzz targets: how the guard reads a request.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Whether these bytes are a request head that is let through.
+    #[must_use]
+    pub fn head(bytes: &[u8]) -> bool {
+        super::head::check(bytes).is_ok()
+    }
+
+    /// The size in a chunk-size line.
+    #[must_use]
+    pub fn chunk_size(line: &[u8]) -> Option<u64> {
+        super::head::chunk_size(line).ok()
+    }
+}
+
 pub(crate) use cron::fire;
 pub(crate) use serve::{host_fault, limit_text};
 pub use tls::TlsError;
 
 use crate::access::{Access, AccessError};
-use crate::admission::Admission;
-use crate::config::Config;
+use crate::admission::{Admission, Denied, Kind, Permit};
+use crate::audit::Audit;
+use crate::bindings::Services;
+use crate::config::{Config, Name};
 use crate::deploy::outbound::Outbound;
 use crate::deploy::{DeployError, Deployer};
 use crate::dispatch::Isolates;
 use crate::dispatch::steps::Steps;
+use crate::kv::{Kv, KvError};
 use crate::observe::Observer;
 use crate::route::runner::StepRunner;
 use crate::router::Routes;
@@ -69,6 +88,12 @@ pub enum StartError {
     /// Secrets, tokens or signing keys cannot be had.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The key-value store cannot be opened.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// The audit log cannot be opened.
+    #[error("cannot open the audit log: {0}")]
+    Audit(std::io::Error),
     /// A stored deployment cannot be restored.
     #[error(transparent)]
     Deploy(#[from] DeployError),
@@ -88,11 +113,29 @@ pub(crate) struct Gateway {
     pub(crate) isolates: Arc<dyn Isolates>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) admission: Admission,
+    pub(crate) audit: Audit,
     pub(crate) routes: Arc<Routes>,
     pub(crate) deployer: Deployer,
     pub(crate) access: Arc<Access>,
     pub(crate) draining: watch::Receiver<Phase>,
     pub(crate) steps: Steps,
+}
+
+impl Gateway {
+    /// Lets a request in, or tells everybody why not.
+    pub(crate) fn admit(&self, tenant: &Name, kind: Kind) -> Result<Permit, Denied> {
+        let admitted = match self.isolates.suspended_ms(tenant.as_str()) {
+            None => self.admission.enter(tenant, kind),
+            Some(left_ms) => {
+                let retry_after_s = u32::try_from(left_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
+                Err(Denied::Suspended { retry_after_s })
+            }
+        };
+        admitted.inspect_err(|denied| {
+            self.observer.denied(tenant.as_str(), *denied);
+            self.audit.refused(&tenant.shared(), denied.code());
+        })
+    }
 }
 
 /// A running server. Dropping it stops it without ceremony; [`Server::shutdown`] drains it.
@@ -125,15 +168,23 @@ impl Server {
     ) -> Result<Self, StartError> {
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&config.data_dir).await?;
+        let kv = Kv::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
-        let witness = Arc::new(crate::observe::Crossings(observer.clone()));
-        let outbound = Arc::new(Outbound::new(&config, witness)?);
-        let access = Arc::new(Access::open(&config, outbound.clone(), observer.clone()).await?);
-        let deployer =
-            Deployer::new(&config, store, routes.clone(), isolates.clone(), outbound, access.clone());
-        deployer.restore().await?;
+        let audit = audit(&config).await.map_err(StartError::Audit)?;
+        let witness =
+            Arc::new(crate::observe::Crossings { observer: observer.clone(), audit: audit.clone() });
         let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
-        let admission = Admission::new(config.admission, policies);
+        let admission = Admission::new(config.admission, policies, audit.clone());
+        let services = Services {
+            routes: routes.clone(),
+            admission: admission.clone(),
+            observer: observer.clone(),
+            isolates: isolates.clone(),
+        };
+        let outbound = Arc::new(Outbound::new(&config, witness.clone())?);
+        let access = Arc::new(Access::open(&config, outbound.clone(), observer.clone()).await?);
+        let deployer = Deployer::new(&config, store, kv, services, outbound, access.clone(), witness);
+        deployer.restore().await?;
         let (phase, draining) = watch::channel(Phase::Serving);
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);
         let (listen, drain_timeout) = (config.listen.clone(), config.http.drain_timeout);
@@ -143,6 +194,7 @@ impl Server {
             isolates,
             observer,
             admission,
+            audit,
             routes,
             deployer,
             access,
@@ -181,6 +233,12 @@ impl Server {
         self.addresses[0]
     }
 
+    /// The audit log, to be closed when nothing is left that could write to it.
+    #[must_use]
+    pub fn audit(&self) -> Audit {
+        self.gateway.audit.clone()
+    }
+
     /// Stops accepting, lets running requests finish for the configured time, then closes what is left. Returns
     /// whether everything finished.
     pub async fn shutdown(mut self) -> bool {
@@ -216,6 +274,23 @@ impl Server {
         self.tasks.push(tokio::spawn(accept));
         Ok(())
     }
+}
+
+/// Opens the audit log. It reads the last file to its end: not on a thread that moves bytes.
+async fn audit(config: &Config) -> std::io::Result<Audit> {
+    let (folder, settings, prices) = (config.data_dir.clone(), config.audit, config.cost.clone());
+    match tokio::task::spawn_blocking(move || Audit::open(&folder, settings, prices)).await {
+        Ok(opened) => opened,
+        Err(error) => Err(std::io::Error::other(error)),
+    }
+}
+
+/// A name for an execution that nobody else has: this process's own random half, then a number.
+pub(crate) fn execution_id() -> Arc<str> {
+    static PROCESS: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("{:016x}{number:016x}", PROCESS.get_or_init(random_u64)).into()
 }
 
 impl Drop for Server {

@@ -1,6 +1,7 @@
 //! One request: checked, routed, answered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use atoll_bindings::body::RequestBody;
 use atoll_bindings::channel::ReplyMeta;
@@ -20,7 +21,8 @@ use super::guard::{REFUSED_METHOD, verdict};
 use super::{Gateway, headers, socket};
 use crate::admission::Kind;
 use crate::dispatch::logs::WorkerLogs;
-use crate::dispatch::record::Record;
+use crate::dispatch::record::{Record, Traffic};
+use crate::dispatch::trace::Execution;
 use crate::dispatch::{Deployment, Invocation, Unanswered, fetch};
 use crate::problem::Problem;
 use crate::router::{Route, host_name, route};
@@ -117,11 +119,9 @@ async fn worker(
     mut request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
     let offer = socket::offer(peer, deployment, &request)?;
-    let permit = gateway.admission.enter(&deployment.tenant, Kind::Warm).map_err(|denied| {
-        gateway.observer.denied(deployment.tenant.as_str(), denied);
-        Problem::from(denied)
-    })?;
-    let trace = gateway.observer.begin(request.headers());
+    let permit = gateway.admit(&deployment.tenant, Kind::Warm)?;
+    let mut trace = gateway.observer.begin(request.headers());
+    trace.execution = Some(Execution::new(super::execution_id()));
     let record = Record::new(
         gateway.observer.clone(),
         deployment.tenant.shared(),
@@ -129,10 +129,12 @@ async fn worker(
         "fetch",
         trace.parent.clone(),
         permit,
-    );
+    )
+    .of(&trace);
+    let traffic = record.traffic();
     let head_only = request.method() == Method::HEAD;
     let offer = offer.map(|offer| (offer, hyper::upgrade::on(&mut request)));
-    let (mut request, fault) = guest_request(gateway, peer, authority, strip, request).await?;
+    let (mut request, fault) = guest_request(gateway, peer, authority, strip, request, &traffic).await?;
     let mut waiting = None;
     if let Some((offer, upgrade)) = offer {
         let (asking, handshake) = socket::ask(offer, upgrade, request);
@@ -157,7 +159,7 @@ async fn worker(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return socket::open(gateway, peer, response, invocation, waiting);
     }
-    Ok(client_response(response, invocation, head_only))
+    Ok(client_response(response, invocation, head_only, traffic))
 }
 
 /// The request as the guest sees it, and where a fault of its body will be seen.
@@ -167,6 +169,7 @@ async fn guest_request(
     authority: &Authority,
     strip: usize,
     request: Request<Incoming>,
+    traffic: &Arc<Traffic>,
 ) -> Result<(Request<RequestBody>, FaultCell), Problem> {
     let (mut parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -189,9 +192,11 @@ async fn guest_request(
     let fault = body.fault();
     let small = body.size_hint().exact().is_some_and(|bytes| bytes <= BODY_INLINE_BYTES_MAX as u64);
     let body = if small {
-        RequestBody::Full(body.collect().await.map_err(|fault| fault.problem())?)
+        let bytes = body.collect().await.map_err(|fault| fault.problem())?;
+        traffic.request_bytes.store(bytes.len() as u64, Relaxed);
+        RequestBody::Full(bytes)
     } else {
-        RequestBody::stream(body)
+        RequestBody::stream(body.counted(traffic.clone()))
     };
     Ok((Request::from_parts(parts, body), fault))
 }
@@ -201,6 +206,7 @@ fn client_response(
     response: Response<GuestBody>,
     invocation: Invocation<WorkerLogs>,
     head_only: bool,
+    traffic: Arc<Traffic>,
 ) -> Response<ReplyBody> {
     let (mut parts, body) = response.into_parts();
     let length = body.size_hint().exact();
@@ -231,15 +237,20 @@ fn client_response(
         invocation.finish_in_background(None);
         return Response::from_parts(parts, ReplyBody::empty());
     }
+    // What is there already is sent in one piece, and may outlive the record.
+    if let Some(length) = length {
+        traffic.response_bytes.store(length, Relaxed);
+    }
     let (done, cancel) = oneshot::channel();
     invocation.finish_in_background(Some(cancel));
-    Response::from_parts(parts, ReplyBody::stream(Tied { body, done: Some(done) }))
+    Response::from_parts(parts, ReplyBody::stream(Tied { body, done: Some(done), traffic }))
 }
 
 /// A guest's body; dropped before its end, it cancels the invocation behind it.
 struct Tied {
     body: GuestBody,
     done: Option<oneshot::Sender<()>>,
+    traffic: Arc<Traffic>,
 }
 
 impl http_body::Body for Tied {
@@ -250,7 +261,13 @@ impl http_body::Body for Tied {
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        let known = self.body.size_hint().exact().is_some();
         let frame = std::task::ready!(std::pin::Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let (Some(bytes), false) = (frame.data_ref(), known)
+        {
+            self.traffic.response_bytes.fetch_add(bytes.len() as u64, Relaxed);
+        }
         let over = !matches!(&frame, Some(Ok(_))) || self.body.is_end_stream();
         if over && let Some(done) = self.done.take() {
             let _ = done.send(());

@@ -248,6 +248,18 @@ events! {
     failure(event) Some(event.reason);
     measure(_event, metrics) { metrics.hosts_lost.add("", 1); }
 
+    /// What a tenant is made to do for ending isolate hosts has changed.
+    TenantPenalised<'a> "tenant penalised" at WARN {
+        /// Who.
+        tenant: &'a str as "atoll.tenant",
+        /// `quarantined`, `suspended` or `released`.
+        penalty: &'static str as "atoll.penalty",
+        /// For how long it is suspended.
+        seconds: u64 as "atoll.suspended_s",
+    }
+    failure(event) Some(event.penalty);
+    measure(event, metrics) { metrics.penalties.add(event.penalty, 1); }
+
     /// An isolate host's process was replaced because isolates in it would not stop.
     HostCondemned<'a> "isolate host condemned" at ERROR {
         /// Its process.

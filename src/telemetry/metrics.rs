@@ -210,6 +210,8 @@ metrics! {
     hosts_condemned: Counter("atoll_isolate_hosts_condemned_total", label "", unit "{process}"),
     /// Isolate host processes that died, broke the protocol, or had to be replaced.
     hosts_lost: Counter("atoll_isolate_hosts_lost_total", label "", unit "{process}"),
+    /// Tenants that were moved to a host of their own, suspended, or released again.
+    penalties: Counter("atoll_tenant_penalties_total", label "penalty", unit "{penalty}"),
     /// Lines that guests logged, by level.
     guest_lines: Counter("atoll_guest_log_lines_total", label "level", unit "{line}"),
     /// Guest log lines not passed on because the tenant logged too fast.
@@ -224,6 +226,10 @@ metrics! {
     host_resident_bytes: Gauge("atoll_isolate_hosts_resident_bytes", label "", unit "By"),
     /// Layers of confinement that the latest isolate host lacks; 0 where all hold.
     host_layers_missing: Gauge("atoll_isolate_host_layers_missing", label "", unit "{layer}"),
+    /// Whether the audit log cannot be written now.
+    audit_failing: Gauge("atoll_audit_failing", label "", unit "1"),
+    /// Audit records dropped since the start, where the operator allowed it.
+    audit_dropped: Gauge("atoll_audit_records_dropped", label "", unit "{record}"),
     /// Resident memory of the gateway.
     resident_bytes: Gauge("process_resident_memory_bytes", label "", unit "By"),
 }

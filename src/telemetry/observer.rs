@@ -10,12 +10,14 @@ use http::HeaderMap;
 use super::Telemetry;
 use super::events::{
     AccessChanged, AdmissionRefused, CapabilityUsed, HostCondemned, HostLost, HostStarted,
-    InvocationFinished, StepRouted,
+    InvocationFinished, StepRouted, TenantPenalised,
 };
 use super::guest::GuestLine;
 use super::trace::{Span, TraceContext};
 use crate::admission::Denied;
+use crate::audit::Audit;
 use crate::dispatch::trace::Trace;
+use crate::hosts::Penalty;
 use crate::observe::{AccessEvent, Finished, HostEnd, HostEvent, Observer, Routed};
 
 /// Most sampled invocations whose span is remembered between begin and end; further ones are not traced.
@@ -48,6 +50,13 @@ impl TelemetryObserver {
         metrics.isolates_live.set(heartbeats.iter().map(|beat| u64::from(beat.isolates_live)).sum());
         metrics.isolates_pooled.set(heartbeats.iter().map(|beat| u64::from(beat.isolates_pooled)).sum());
         metrics.host_resident_bytes.set(heartbeats.iter().map(|beat| beat.resident_bytes).sum());
+    }
+
+    /// Takes over the state of the audit log.
+    pub fn audit(&self, audit: &Audit) {
+        let metrics = self.telemetry.metrics();
+        metrics.audit_failing.set(audit.is_failing().into());
+        metrics.audit_dropped.set(audit.dropped());
     }
 
     fn take(&self, traceparent: Option<&str>) -> Option<Span> {
@@ -168,6 +177,14 @@ impl Observer for TelemetryObserver {
                 tenants: end.tenants,
             }),
         }
+    }
+
+    fn penalty(&self, tenant: &str, penalty: Penalty) {
+        let seconds = match penalty {
+            Penalty::Suspended { left_ms } => left_ms.div_ceil(1_000),
+            Penalty::Free | Penalty::Quarantined => 0,
+        };
+        self.telemetry.emit(&TenantPenalised { tenant, penalty: penalty.name(), seconds });
     }
 
     fn metrics(&self) -> String {

@@ -101,7 +101,7 @@ impl TraceContext {
 
 impl From<TraceContext> for Trace {
     fn from(context: TraceContext) -> Self {
-        Self { parent: Some(context.traceparent().into()), state: context.state }
+        Self { parent: Some(context.traceparent().into()), state: context.state, execution: None }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Bindings of deployed workers, over real servers: what a deployment may ask for, and what each kind does for a guest.
 
+mod kv;
+mod loaded;
 mod logger;
+mod service;
 
 use serde_json::{Value, json};
 

@@ -12,12 +12,12 @@ const HEADERS_OF_THE_SERVER: &[&str] =
 const EXCERPT_CHARACTERS_MAX: usize = 300;
 
 /// What a row of the table excused: its number, and the label of a report line (empty for the other parts).
-pub(super) type Excused = (usize, &'static str);
+pub(crate) type Excused = (usize, &'static str);
 
 /// The rows that may excuse differences of one answer, and those that did.
-pub(super) struct Excuses<'a> {
-    pub(super) rows: Vec<(usize, &'static Part)>,
-    pub(super) used: &'a mut BTreeSet<Excused>,
+pub(crate) struct Excuses<'a> {
+    pub(crate) rows: Vec<(usize, &'static Part)>,
+    pub(crate) used: &'a mut BTreeSet<Excused>,
 }
 
 impl Excuses<'_> {
@@ -42,7 +42,7 @@ impl Excuses<'_> {
 }
 
 /// Everything that differs, each as a readable message.
-pub(super) fn differences(
+pub(crate) fn differences(
     wanted: &Answer,
     got: Result<Answer, ClientError>,
     excuses: &mut Excuses<'_>,

@@ -17,24 +17,32 @@ fn origin(parts: http::request::Parts, _body: Bytes) -> Answer {
             *answer.status_mut() = StatusCode::FOUND;
             answer.headers_mut().insert("location", query.parse().expect("a location"));
         }
+        // To whom it was addressed, as the origin sees it.
+        "/v1/host" => {
+            let host = parts.headers.get("host").and_then(|host| host.to_str().ok());
+            let host = host.or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
+            *answer.body_mut() = Full::from(host.unwrap_or_default().to_owned());
+        }
         "/v1/long" => *answer.body_mut() = Full::from(vec![b'x'; 5_000]),
         _ => {}
     }
     answer
 }
 
-struct World {
-    server: Atoll,
-    web: Web,
+pub(crate) struct World {
+    pub(crate) server: Atoll,
+    pub(crate) web: Web,
     _outside: Outside,
 }
 
-async fn world() -> World {
+pub(crate) async fn world() -> World {
     let web = Web::tls(&["api.test", "other.test"], origin).await;
     let names = NameServer::new(&[
         ("api.test", &[&["127.0.0.1"]]),
         ("other.test", &[&["127.0.0.1"]]),
         ("rebind.test", &[&["127.0.0.1"], &["169.254.169.254"]]),
+        ("meta.test", &[&["169.254.169.254"]]),
+        ("mixed.test", &[&["10.0.0.1", "127.0.0.1"]]),
         ("inside.test", &[&["10.0.0.1", "fd00::1"]]),
     ])
     .await;
@@ -46,16 +54,17 @@ async fn world() -> World {
          request_bytes_max = 10\n\
          [egress.slow]\nallow = [\"api.test:{port}\"]\nrequests_per_second = 1\n\
          [egress.narrow]\nallow = [{{ origin = \"api.test:{port}\", methods = [\"GET\"], paths = [\"/v1\"] }}]\n\
+         [egress.all]\nallow = [\"*:*\", \"http://*:*\"]\n[egress.none]\nallow = []\n\
          [egress.theirs]\nallow = [\"*\"]\n"
     );
     let config = format!("{}{classes}", outside.config);
-    let tenant = "egress = [\"std\", \"slow\", \"narrow\"]".to_owned();
+    let tenant = "egress = [\"std\", \"slow\", \"narrow\", \"all\", \"none\"]".to_owned();
     let server = Atoll::start(Options { config, tenant, ..Options::default() }).await;
     World { server, web, _outside: outside }
 }
 
 /// Fetches each URL in turn; a status and the text, or what the guest caught.
-const SNIPPET: &str = "const out = [];
+pub(crate) const SNIPPET: &str = "const out = [];
 for (const [method, url, body] of input) {
   try {
     const answer = await fetch(url, { method, body });
@@ -72,7 +81,7 @@ impl World {
         list.iter().map(|text| text.as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    fn url(&self, host: &str, path: &str) -> String {
+    pub(crate) fn url(&self, host: &str, path: &str) -> String {
         format!("https://{host}:{}{path}", self.web.port)
     }
 }

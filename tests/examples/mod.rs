@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::atoll::{self, Atoll, Options, TENANT, TOKEN, host_name, read_folder};
 use crate::support::client::{self, Answer};
-use crate::support::worker::{Request, Worker};
+use crate::support::worker::{Request, Service, Worker};
 use crate::support::workerd::Workerd;
 
 /// Examples that are no worker of their own: a snippet for code mode, and a Rust program.
@@ -74,6 +74,26 @@ fn calls(example: &str) -> Vec<Call> {
                 &["inside"],
             ),
         ],
+        "codemode" => vec![
+            Call::get("/", &["search(input: { word: string })"]),
+            Call::post(
+                "/",
+                text,
+                "async () => { const found = await tools.search({ word: 'reef' }); console.log(found.length); return found.map(({ id }) => id); }",
+                200,
+                &[r#"{"result":[1,3],"logs":["2"]}"#],
+            ),
+            Call::post("/", text, "async () => tools.get({ id: 9 })", 200, &["RangeError: no note 9"]),
+            Call::post("/", text, "async () => tools.constructor({})", 200, &[r#"{"error":""#]).own_words(),
+            Call::post(
+                "/",
+                text,
+                "async () => (await fetch('https://example.com/')).status",
+                200,
+                &[r#"{"error":""#],
+            ),
+            Call::post("/", text, "this is not JavaScript", 422, &["error"]).own_words(),
+        ],
         "streaming" => vec![
             Call::get("/?count=3&every=1", &["data: tick 1\n\n", "data: tick 3\n\n"]),
             Call::post("/", text, "quiet words", 200, &["QUIET WORDS"]),
@@ -81,6 +101,12 @@ fn calls(example: &str) -> Vec<Call> {
         "wasm" => vec![
             Call::get("/?n=10000", &[r#""primes":1229"#]),
             Call::new(Request::new("GET", "/?n=-1"), 400, &["whole number"]),
+        ],
+        "prices" => vec![Call::get("/", &[r#""apple":3"#])],
+        "shop" => vec![
+            Call::get("/", &[r#""apple":3"#]),
+            Call::get("/?apple=4&bread=1", &[r#""item":"bread""#, r#""total":22"#]),
+            Call::new(Request::new("GET", "/?pear=1"), 400, &["There is no pear."]),
         ],
         "scheduled" => vec![Call::get("/", &[r#"{"runs":"#]).own_words()],
         other => panic!("examples/{other} has no test: add its calls here"),
@@ -196,7 +222,7 @@ fn worker_examples() -> Vec<String> {
         .filter(|name| !NOT_WORKERS.contains(&name.as_str()))
         .collect();
     names.sort();
-    assert!(names.len() >= 7, "examples are missing: {names:?}");
+    assert!(names.len() >= 9, "examples are missing: {names:?}");
     names
 }
 
@@ -220,6 +246,14 @@ fn as_worker(example: &str) -> Option<Worker> {
     }
     for loader in config["worker_loaders"].as_array().into_iter().flatten() {
         worker.loaders.push(loader["binding"].as_str().expect("a binding name").into());
+    }
+    for service in config["services"].as_array().into_iter().flatten() {
+        worker.services.push(Service {
+            binding: service["binding"].as_str().expect("a binding name").into(),
+            worker: service["service"].as_str().expect("a worker's name").into(),
+            entrypoint: service["entrypoint"].as_str().map(Into::into),
+            props: service.get("props").cloned(),
+        });
     }
     Some(worker)
 }

@@ -26,8 +26,46 @@ pub(super) const HOST: &[Row] = &[
         "36b",
         "names of the host",
         SURVIVES,
-        "for(const n of ['Deno','__bootstrap','__atoll','core','ops','internals','primordials','process','require','print'])\
+        "for(const n of ['Deno','__bootstrap','__atoll','core','ops','internals','primordials','require','print'])\
          if(n in globalThis)return n;return 'survived'",
+    ),
+    row(
+        "36c",
+        "a host's op behind a node: module, loaded into a realm that takes down everything it sees",
+        SURVIVES,
+        "const got=[],apply=Reflect.apply,grab=x=>{got[got.length]=x},all=a=>{for(let i=0;i<a.length;i++)grab(a[i])};\
+         const spy=(o,names)=>{for(let i=0;i<names.length;i++){const f=o[names[i]];\
+         if(f)o[names[i]]=function(...a){grab(this);all(a);return apply(f,this,a)}}};\
+         spy(Function.prototype,['call','apply','bind']);spy(Array.prototype,['map','filter','forEach','push','pop','slice','join',Symbol.iterator]);\
+         for(const C of [Map,Set,WeakMap,WeakSet])spy(C.prototype,['get','set','has','add','delete']);\
+         spy(Object,['defineProperty','assign','keys','create','setPrototypeOf','freeze','entries']);\
+         const keys=['core','ops','primordials','internals','handle','options'];for(let i=0;i<keys.length;i++){const k=keys[i];\
+         Reflect.defineProperty(Object.prototype,k,{configurable:true,get(){grab(this)},set(v){grab(v);grab(this);\
+         Reflect.defineProperty(this,k,{value:v,writable:true,enumerable:true,configurable:true})}})}\
+         const names=['assert','async_hooks','buffer','console','constants','crypto','diagnostics_channel','dns','events','fs','http','https',\
+         'module','net','os','path','perf_hooks','process','punycode','querystring','stream','stream/consumers','stream/promises','stream/web',\
+         'string_decoder','timers','timers/promises','tls','tty','url','util','util/types','zlib'];\
+         for(let i=0;i<names.length;i++)grab(await import('node:'+names[i]));\
+         const c=process.getBuiltinModule('crypto');c.createHash('md5').update('a').digest('hex');c.pbkdf2Sync('a','b',1,8,'sha1');\
+         process.getBuiltinModule('util').inspect({a:[1,new Map([[1,2]])]});Buffer.from('abc').toString('hex');\
+         for await(const x of process.getBuiltinModule('stream').Readable.from(['a']))grab(x);\
+         for(let i=0;i<keys.length;i++)delete Object.prototype[keys[i]];\
+         const seen=new Set(),queue=[];const add=v=>{if((typeof v==='object'&&v)||typeof v==='function'){if(!seen.has(v)){seen.add(v);queue[queue.length]=v}}};\
+         const last=got.length;for(let i=0;i<last;i++)add(got[i]);add(globalThis);\
+         for(let n=0;n<queue.length&&n<200000;n++){const o=queue[n];const own=Reflect.ownKeys(o);\
+         if(own.includes('loadExtScript')||own.includes('ops'))return 'reached the host';\
+         if(typeof o==='function'&&/^op_/.test(Object.getOwnPropertyDescriptor(o,'name')?.value))return 'reached '+o.name;\
+         add(Object.getPrototypeOf(o));for(let i=0;i<own.length;i++){const d=Object.getOwnPropertyDescriptor(o,own[i]);if(!d)continue;\
+         add(d.value);add(d.get);add(d.set);if(d.get)try{add(o[own[i]])}catch{}}}\
+         return seen.size>2000?'survived':'looked at '+seen.size",
+    ),
+    row(
+        "36d",
+        "a Buffer of memory that was another's",
+        SURVIVES,
+        "const {Buffer,SlowBuffer}=await import('node:buffer');\
+         for(let i=0;i<400;i++)for(const b of [Buffer.allocUnsafe(i*37),Buffer.allocUnsafeSlow(i*37),new Buffer(i),SlowBuffer(i)]){\
+         for(let j=0;j<b.length;j++)if(b[j]!==0)return 'byte '+b[j];b.fill(0xee)}return 'survived'",
     ),
     row(
         "37a",
@@ -176,6 +214,14 @@ pub(super) const HOST: &[Row] = &[
         "a function that is thrown",
         &["guest_error"],
         "throw Object.assign(()=>{},{name:{},message:[],stack:1})",
+    ),
+    row(
+        "44",
+        "the host's print, by the prototypes of what is there",
+        SURVIVES,
+        "const seen=new Set();for(const k of Reflect.ownKeys(globalThis)){let v;try{v=globalThis[k]}catch{continue}\
+         for(let o=v;o!==null&&(typeof o==='object'||typeof o==='function')&&!seen.has(o);o=Object.getPrototypeOf(o)){seen.add(o);\
+         if(Object.hasOwn(o,'print')||Object.hasOwn(o,'ops'))return 'has print: '+String(k)}}return 'survived'",
     ),
     row(
         "45",

@@ -166,6 +166,24 @@ pub(super) const CPU: &[Row] = &[
         "const k=await crypto.subtle.importKey('raw',new Uint8Array(8),'PBKDF2',false,['deriveBits']);\
          await crypto.subtle.deriveBits({name:'PBKDF2',hash:'SHA-256',salt:new Uint8Array(8),iterations:2e9},k,256)",
     ),
+    row(
+        "16c",
+        "a key derivation without an end, where it is called",
+        STOPPED,
+        "const {pbkdf2Sync}=await import('node:crypto');pbkdf2Sync('p','s',2**31-1,64,'sha512')",
+    ),
+    row(
+        "16d",
+        "a memory-hard one",
+        STOPPED,
+        "const {scryptSync}=await import('node:crypto');scryptSync('p','s',8,{N:8192,r:8,p:15000,maxmem:2**40})",
+    ),
+    row(
+        "16e",
+        "hashes that are begun and kept",
+        ANY,
+        "const {createHash}=await import('node:crypto');const kept=[];for(;;)kept.push(createHash('sha512'))",
+    ),
     row("13", "JSON.stringify with an endless toJSON", STOPPED, "JSON.stringify({toJSON(){for(;;);}})"),
     row(
         "14",
@@ -447,5 +465,42 @@ pub(super) const CONSOLE: &[Row] = &[
     ),
 ];
 
+/// Rows 61, 62 and 71: clocks, threads, and streams that are in use.
+pub(super) const CLOCKS: &[Row] = &[
+    both(
+        "61a",
+        "clocks while code computes",
+        SURVIVES,
+        "const d=Date.now(),p=performance.now(),f=new Intl.DateTimeFormat('en',{fractionalSecondDigits:3}).format();\
+         let x=0;for(let i=0;i<3e6;i++)x+=i;\
+         const same=Date.now()===d&&performance.now()===p&&new Intl.DateTimeFormat('en',{fractionalSecondDigits:3}).format()===f;\
+         return same&&new Date().getTime()===d?'survived':'a clock moved'",
+    ),
+    row(
+        "61b",
+        "time of errors and events while code computes",
+        SURVIVES,
+        "const a=new Event('x').timeStamp;let x=0;for(let i=0;i<3e6;i++)x+=i;\
+         return new Event('x').timeStamp===a?'survived':'a clock moved'",
+    ),
+    row(
+        "62a",
+        "threads that could count",
+        SURVIVES,
+        "const found=['SharedArrayBuffer','Worker','SharedWorker','Atomics.waitAsync'].filter(n=>n.split('.').reduce((o,k)=>o?.[k],globalThis)!==undefined);\
+         return found.some(n=>n!=='Atomics.waitAsync')?found.join():'survived'",
+    ),
+    row(
+        "71a",
+        "bodies read twice, streams locked twice",
+        SURVIVES,
+        "const words=[];const t=async f=>{try{await f();words.push('passed '+f)}catch(e){if(!(e instanceof TypeError))words.push(e.name)}};\
+         const r=new Response('x');await r.text();await t(()=>r.text());await t(()=>r.clone());\
+         const s=new ReadableStream({});s.getReader();await t(()=>s.getReader());await t(()=>new Response(s));await t(()=>s.tee());await t(()=>s.cancel());\
+         await t(()=>s.pipeTo(new WritableStream()));return words.length?words.join():'survived'",
+    ),
+];
+
 /// Every table, in order.
-pub(super) const TABLES: &[&[Row]] = &[CPU, MEMORY_ROWS, STACK, super::realm::HOST, CODE, DELAYS, CONSOLE];
+pub(super) const TABLES: &[&[Row]] =
+    &[CPU, MEMORY_ROWS, STACK, super::realm::HOST, CODE, DELAYS, CLOCKS, CONSOLE];

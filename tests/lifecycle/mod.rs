@@ -132,3 +132,72 @@ async fn the_gateway_outlives_its_isolate_hosts() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// Isolate hosts of a server.
+fn host_pids(server: &Atoll) -> std::collections::BTreeSet<u32> {
+    memory::members(server.pid()).into_iter().filter(|pid| *pid != server.pid()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_replaces_every_isolate_host_and_every_request_is_answered() {
+    let server = Atoll::start(Options { isolate_hosts: 2, ..Options::default() }).await;
+    server.deploy(&saying("here")).await;
+    let (stop, address) = (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), server.address());
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                let mut connection =
+                    Connection::open(address, &host_name(TENANT, "speaker")).await.expect("a listener");
+                let mut served = 0u32;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let answer = connection.send(&Request::new("GET", "/")).await.expect("an answer");
+                    assert_eq!((answer.status, answer.text().as_str()), (200, "here"));
+                    served += 1;
+                }
+                served
+            })
+        })
+        .collect();
+    // One that takes longer than the whole replacement.
+    let slow = "await new Promise((r) => setTimeout(r, 2000)); return 'slow'";
+    let long = server.execute(json!({ "code": slow }));
+    let roll = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let before = host_pids(&server);
+        assert!(before.len() >= 2);
+        let status = Command::new("kill").args(["-HUP", &server.pid().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+        for _ in 0..ROUNDS_MAX {
+            if host_pids(&server).is_disjoint(&before) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("hosts were not replaced: {before:?} {:?}\n{}", host_pids(&server), server.log());
+    };
+    let (long, ()) = tokio::join!(long, roll);
+    assert_eq!(long.json()["result"], "slow", "{}", long.text());
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for client in clients {
+        assert!(client.await.expect("every request is answered") > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_without_compilers_runs_code_and_refuses_webassembly_in_words() {
+    let config = "[host_class.plain]\njitless = true\n".to_owned();
+    let tenant = "host_class = \"plain\"".to_owned();
+    let server = Atoll::start(Options { config, tenant, ..Options::default() }).await;
+    let code = "let x = 0; for (let i = 0; i < 1e5; i++) x += i; return [x, typeof WebAssembly]";
+    let answer = server.execute(json!({ "code": code })).await;
+    assert_eq!(answer.json()["result"], json!([4_999_950_000_u64, "undefined"]), "{}", answer.text());
+    let wasm = "AGFzbQEAAAA="; // an empty module
+    let body = json!({
+        "mainModule": "m.js",
+        "modules": { "m.js": "import w from './w.wasm'; export default () => typeof w", "w.wasm": { "wasm": wasm } },
+    });
+    let answer = server.execute(body).await;
+    assert!(answer.text().contains("jitless"), "{} {}", answer.status, answer.text());
+    assert_eq!(server.execute(json!({ "code": "return 1" })).await.json()["result"], 1);
+}

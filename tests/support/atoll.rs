@@ -9,7 +9,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::client::{self, Answer};
-use super::worker::{COMPATIBILITY_DATE, Kind, Module, Request, Worker};
+use super::worker::{COMPATIBILITY_DATE, Kind, Module, Request, Service, Worker};
 
 /// The tenant under test.
 pub(crate) const TENANT: &str = "acme";
@@ -145,6 +145,11 @@ impl Atoll {
         self.child.id()
     }
 
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// Everything it wrote so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
@@ -273,6 +278,12 @@ fn config_toml(options: &Options, address: SocketAddr, data: &Path) -> String {
 /// A worker as the control API takes it.
 pub(crate) fn deployment(worker: &Worker) -> Value {
     let env: serde_json::Map<String, Value> = worker.env.iter().cloned().collect();
+    let service = |service: &Service| (service.binding.clone(), service_binding(service));
+    let namespace = |name: &String| {
+        (name.clone(), json!({ "type": "kv", "namespace": format!("{}-{name}", worker.name) }))
+    };
+    let bindings: serde_json::Map<String, Value> =
+        worker.services.iter().map(service).chain(worker.kv.iter().map(namespace)).collect();
     json!({
         "compatibilityDate": COMPATIBILITY_DATE,
         "compatibilityFlags": worker.flags,
@@ -281,7 +292,19 @@ pub(crate) fn deployment(worker: &Worker) -> Value {
         "modules": modules(&worker.modules),
         "vars": env,
         "loaders": worker.loaders,
+        "bindings": bindings,
     })
+}
+
+fn service_binding(service: &Service) -> Value {
+    let mut binding = json!({ "type": "service", "worker": service.worker });
+    if let Some(entrypoint) = &service.entrypoint {
+        binding["entrypoint"] = json!(entrypoint);
+    }
+    if let Some(props) = &service.props {
+        binding["props"] = props.clone();
+    }
+    binding
 }
 
 fn modules(modules: &[Module]) -> Value {

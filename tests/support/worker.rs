@@ -8,11 +8,14 @@
 //! // @experimental yes               experimental flags may be among them
 //! // @env NAME "value"               an environment variable, as JSON (a string is a text binding)
 //! // @loader LOADER                  a worker loader binding
+//! // @service OTHER callee#Named {}   a service binding: a worker below or `self`, its entrypoint, its props
+//! // @kv KV                          a namespace of the key-value store, its own
 //! // > POST /path                    a request; without any, one `GET /` is sent
 //! // + content-type: text/plain      a header of the request above
 //! // = some text                     its body, with \r \n \t \\ \xNN; several lines join without a separator
 //! // * 1024 x                        its body, as a repeated text
 //! //# module data.txt text           from here on: a further module (js, cjs, text, json; data and wasm in base64)
+//! //# worker callee                   from here on: another worker that is deployed beside it
 //! ```
 
 use base64::Engine as _;
@@ -65,6 +68,28 @@ pub(crate) struct Module {
     pub(crate) body: Vec<u8>,
 }
 
+/// A binding to another worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) binding: String,
+    pub(crate) worker: String,
+    pub(crate) entrypoint: Option<String>,
+    pub(crate) props: Option<serde_json::Value>,
+}
+
+impl Service {
+    /// From `BINDING WORKER#ENTRYPOINT PROPS` of a program, whose workers' names all begin with its own.
+    fn parse(program: &str, text: &str) -> Self {
+        let mut words = text.splitn(3, ' ');
+        let (binding, worker) = words.next().zip(words.next()).expect("@service BINDING WORKER");
+        let (worker, entrypoint) =
+            worker.split_once('#').map_or((worker, None), |(w, e)| (w, Some(e.into())));
+        let worker = if worker == "self" { program.into() } else { format!("{program}-{worker}") };
+        let props = words.next().map(|json| serde_json::from_str(json).expect("props are JSON"));
+        Self { binding: binding.into(), worker, entrypoint, props }
+    }
+}
+
 /// A worker that both servers can run.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
@@ -75,6 +100,9 @@ pub(crate) struct Worker {
     pub(crate) flags: Vec<String>,
     pub(crate) env: Vec<(String, serde_json::Value)>,
     pub(crate) loaders: Vec<String>,
+    pub(crate) services: Vec<Service>,
+    /// Names in `env` of key-value namespaces.
+    pub(crate) kv: Vec<String>,
     /// Whether it may use experimental flags.
     pub(crate) experimental: bool,
 }
@@ -89,6 +117,8 @@ impl Worker {
             flags: vec![],
             env: vec![],
             loaders: vec![],
+            services: vec![],
+            kv: vec![],
             experimental: false,
         }
     }
@@ -132,6 +162,8 @@ impl Request {
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     pub(crate) worker: Worker,
+    /// Workers deployed beside it.
+    pub(crate) others: Vec<Worker>,
     pub(crate) requests: Vec<Request>,
 }
 
@@ -141,7 +173,22 @@ impl Program {
         let mut worker = Worker::single(name, "");
         let mut requests: Vec<Request> = vec![];
         let mut modules: Vec<(String, Kind, String)> = vec![("index.js".into(), Kind::Js, String::new())];
+        let mut others: Vec<Worker> = vec![];
         for line in source.split_inclusive('\n') {
+            if let Some(rest) = line.strip_prefix("//# worker ") {
+                others.push(Worker {
+                    flags: worker.flags.clone(),
+                    ..Worker::single(&format!("{name}-{}", rest.trim()), "")
+                });
+                continue;
+            }
+            if let Some(other) = others.last_mut() {
+                if let Some(service) = line.strip_prefix("// @service ") {
+                    other.services.push(Service::parse(name, service.trim_end()));
+                }
+                other.modules[0].body.extend_from_slice(line.as_bytes());
+                continue;
+            }
             if let Some(rest) = line.strip_prefix("//# module ") {
                 let (file, kind) = rest.trim().rsplit_once(' ').expect("a module line has a name and a kind");
                 modules.push((file.into(), Kind::parse(kind), String::new()));
@@ -156,7 +203,7 @@ impl Program {
         if requests.is_empty() {
             requests.push(Request::new("GET", "/"));
         }
-        Self { worker, requests }
+        Self { worker, others, requests }
     }
 }
 
@@ -179,6 +226,11 @@ fn directive(line: &str, worker: &mut Worker, requests: &mut Vec<Request>) {
         "@flags" => worker.flags.extend(value.split_whitespace().map(String::from)),
         "@experimental" => worker.experimental = true,
         "@loader" => worker.loaders.push(value.trim().into()),
+        "@service" => {
+            let service = Service::parse(&worker.name, value);
+            worker.services.push(service);
+        }
+        "@kv" => worker.kv.push(value.trim().into()),
         "@env" => {
             let (name, json) = value.split_once(' ').expect("@env NAME JSON");
             worker.env.push((name.into(), serde_json::from_str(json).expect("@env takes JSON")));
@@ -205,7 +257,8 @@ fn last(requests: &mut [Request]) -> &mut Request {
     requests.last_mut().expect("a `>` line comes first")
 }
 
-fn unescape(text: &str) -> Vec<u8> {
+/// Text in which `\r`, `\n`, `\t`, `\\` and `\xNN` stand for bytes.
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = vec![];
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

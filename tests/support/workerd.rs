@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use super::worker::{COMPATIBILITY_DATE, Kind, Worker};
 
+/// What stands behind KV bindings: the object in `env` is the oracle's own.
+const KV_SERVICE: &str = include_str!("../differential/kv.js");
 /// How long the oracle may take to open every socket.
 const START_SECONDS_MAX: u64 = 60;
 
@@ -101,10 +103,19 @@ fn listen_events(stdout: std::process::ChildStdout) -> mpsc::Receiver<(String, u
 }
 
 fn write_config(folder: &Path, workers: &[Worker]) -> PathBuf {
-    let mut services = String::new();
+    // Workers may reach servers of the test.
+    let mut services =
+        String::from("  (name = \"internet\", network = (allow = [\"public\", \"local\"])),\n");
     let mut sockets = String::new();
     for (index, worker) in workers.iter().enumerate() {
         let name = quote(&worker.name);
+        for binding in &worker.kv {
+            let service = quote(&kv_service(worker, binding));
+            let body = format!(
+                "(compatibilityDate = \"{COMPATIBILITY_DATE}\", modules = [(name = \"kv.js\", esModule = embed \"kv.js\")])"
+            );
+            writeln!(services, "  (name = {service}, worker = {body}),").expect("writing to a string");
+        }
         let body = worker_config(folder, index, worker);
         writeln!(services, "  (name = {name}, worker = {body}),").expect("writing to a string");
         writeln!(sockets, "  (name = {name}, address = \"127.0.0.1:0\", http = (), service = {name}),")
@@ -114,6 +125,7 @@ fn write_config(folder: &Path, workers: &[Worker]) -> PathBuf {
         "using Workerd = import \"/workerd/workerd.capnp\";\n\
          const config :Workerd.Config = (services = [\n{services}], sockets = [\n{sockets}]);\n"
     );
+    std::fs::write(folder.join("kv.js"), KV_SERVICE).expect("the folder is writable");
     let path = folder.join("config.capnp");
     std::fs::write(&path, text).expect("the folder is writable");
     path
@@ -146,12 +158,32 @@ fn worker_config(folder: &Path, index: usize, worker: &Worker) -> String {
     for name in &worker.loaders {
         write!(bindings, "(name = {}, workerLoader = ()), ", quote(name)).expect("writing to a string");
     }
+    for service in &worker.services {
+        let mut target = format!("name = {}", quote(&service.worker));
+        if let Some(entrypoint) = &service.entrypoint {
+            write!(target, ", entrypoint = {}", quote(entrypoint)).expect("writing to a string");
+        }
+        if let Some(props) = &service.props {
+            write!(target, ", props = (json = {})", quote(&props.to_string())).expect("writing to a string");
+        }
+        write!(bindings, "(name = {}, service = ({target})), ", quote(&service.binding))
+            .expect("writing to a string");
+    }
+    for name in &worker.kv {
+        let service = quote(&kv_service(worker, name));
+        write!(bindings, "(name = {}, kvNamespace = {service}), ", quote(name)).expect("writing to a string");
+    }
     let flags: Vec<String> = worker.flags.iter().map(|flag| quote(flag)).collect();
     format!(
         "(compatibilityDate = \"{COMPATIBILITY_DATE}\", compatibilityFlags = [{}], \
          modules = [{modules}], bindings = [{bindings}])",
         flags.join(", ")
     )
+}
+
+/// The service behind one KV binding.
+fn kv_service(worker: &Worker, binding: &str) -> String {
+    format!("kv:{}:{binding}", worker.name)
 }
 
 /// A Cap'n Proto string literal. Its escapes are C's, so other bytes are written as hex.

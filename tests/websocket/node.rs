@@ -1,55 +1,16 @@
-//! Packages of npm, unchanged, at the other end: `ws` as client and as server, and capnweb between Node and a worker.
-
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+//! A package of npm, unchanged, at the other end: `ws` as client and as server.
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::packages::{bundle, packages};
+use crate::packages::node::{NodeServer, run};
 use crate::support::atoll::deployment;
-
-/// A server in Node; it ends with its standard input.
-struct NodeServer {
-    child: Child,
-    address: String,
-}
-
-impl NodeServer {
-    fn start(script: &str) -> Self {
-        let mut command = Command::new("node");
-        command.arg(path_of(script)).arg("server").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("node runs");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a port");
-        Self { child, address: format!("127.0.0.1:{}", line.trim()) }
-    }
-}
-
-impl Drop for NodeServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn path_of(script: &str) -> PathBuf {
-    let _installed = packages();
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packages/src").join(script)
-}
 
 /// Runs a script of Node against a worker; what it prints is JSON.
 async fn node_client(script: &str, atoll: &Atoll, worker: &str, path: &str) -> Value {
-    let (script, host) = (path_of(script), host_name(TENANT, worker));
     let url = format!("ws://{}{path}", atoll.address());
-    let output =
-        blocking(move || Command::new("node").arg(script).args(["client", &url, &host]).output()).await;
-    let output = output.expect("node runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|error| {
-        panic!("{error}: {text}\n{}\n{}", String::from_utf8_lossy(&output.stderr), atoll.log())
-    })
+    let (text, errors) = run(script, &["client", &url, &host_name(TENANT, worker)]).await;
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}\n{errors}\n{}", atoll.log()))
 }
 
 /// A server whose workers may reach `far`, with one worker.
@@ -104,16 +65,4 @@ export default {
     assert_eq!(got.status, 200, "{}\n{}", got.text(), atoll.log());
     let deflate = "permessage-deflate";
     assert_eq!(got.json(), json!([deflate, deflate, true, true, true, 4005, "from ws", true]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn capnweb_between_node_and_a_worker() {
-    let far = NodeServer::start("capnweb-node.mjs");
-    let source = bundle("capnweb-socket.js");
-    let atoll = site_with_far("capnweb", &source, &far.address).await;
-    let wanted = |name: &str| json!({ "hello": format!("Hello, {name}!"), "values": [2, 5], "twice": [10, 20], "failed": "RangeError: as asked" });
-    assert_eq!(node_client("capnweb-node.mjs", &atoll, "capnweb", "/api").await, wanted("Node"));
-    let got = atoll.send("capnweb", &Request::new("GET", "/")).await;
-    assert_eq!(got.status, 200, "{}\n{}", got.text(), atoll.log());
-    assert_eq!(got.json(), wanted("worker"));
 }

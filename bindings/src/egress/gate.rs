@@ -33,6 +33,13 @@ pub struct Gate {
 #[derive(Debug)]
 pub(crate) struct Slot(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
 
+impl Slot {
+    /// Of no gate.
+    pub(crate) fn free() -> Self {
+        Self(None)
+    }
+}
+
 impl Gate {
     /// A gate with nothing used.
     #[must_use]

@@ -3,12 +3,13 @@
 use std::future::Future as _;
 use std::sync::Arc;
 
+use atoll_loader::limits::Limits;
 use bytes::Bytes;
 
 use super::convert::{request_in, response_out};
 use super::fault::Violation;
 use super::inlet::{GuestBody, Inlet, step};
-use super::invocation::Invocation;
+use super::invocation::{Invocation, State};
 use super::logs::Console;
 use super::outlet::{Prepared, Pump, prepare};
 use super::{Inner, check_inline};
@@ -34,10 +35,9 @@ pub(super) fn begin(
     request: HttpRequest,
 ) -> Result<(), Violation> {
     check_inline(&request.body)?;
+    let granted = invocation.channel(channel).map(Arc::clone);
     let mut state = invocation.lock();
-    if state.calls.contains_key(&call) {
-        return Err(Violation::CallNumber);
-    }
+    let refusal = counted(&mut state, &invocation.limits, call, granted.is_some())?;
     let announced = match &request.body {
         Body::Stream { id, length } => {
             // Bodies of requests have no bound of their own: credit bounds what waits, the capability what passes.
@@ -48,35 +48,44 @@ pub(super) fn begin(
         Body::Empty | Body::Inline(_) => None,
     };
     let reply = Reply { link: Arc::clone(link), invocation: Arc::clone(invocation), call, sent: false };
-    state.calls_made = state.calls_made.saturating_add(1);
-    if state.calls_made > invocation.limits.subrequests.saturating_add(CALLS_REFUSED_MAX) {
+    let (Some(channel), None) = (granted.clone(), &refusal) else {
         drop(state);
-        return Err(Violation::TooManyCalls);
-    }
-    if state.is_over() {
-        drop(state);
-        refuse(reply, announced, CallError::Network("The invocation has ended.".to_owned()));
-        return Ok(());
-    }
-    let over = state.calls_made > invocation.limits.subrequests;
-    let granted = invocation.channel(channel).map(Arc::clone);
-    let refusal = match &granted {
-        _ if over => Some("Too many subrequests by single Worker invocation."),
-        None => Some("This capability was not granted."),
-        Some(_) => None,
-    };
-    let (Some(channel), None) = (granted, refusal) else {
-        drop(state);
-        if !over {
+        if granted.is_none() {
             link.count_forged();
         }
-        refuse(reply, announced, CallError::Denied(refusal.unwrap_or_default().to_owned()));
+        refuse(reply, announced, refusal.unwrap_or_else(|| CallError::Denied(String::new())));
         return Ok(());
     };
     // Under the lock, so that the task cannot end before its handle is in the table.
     let task = link.runtime.spawn(run(reply, channel, request, announced));
     state.calls.insert(call, task.abort_handle());
     Ok(())
+}
+
+/// Counts a call of whatever kind; why it must be refused, if it must.
+pub(super) fn counted(
+    state: &mut State,
+    limits: &Limits,
+    call: CallId,
+    granted: bool,
+) -> Result<Option<CallError>, Violation> {
+    if state.calls.contains_key(&call) {
+        return Err(Violation::CallNumber);
+    }
+    state.calls_made = state.calls_made.saturating_add(1);
+    let (made, most) = (state.calls_made, limits.subrequests);
+    if made > most.saturating_add(CALLS_REFUSED_MAX) {
+        return Err(Violation::TooManyCalls);
+    }
+    Ok(if state.is_over() {
+        Some(CallError::Network("The invocation has ended.".to_owned()))
+    } else if made > most {
+        Some(CallError::Denied("Too many subrequests by single Worker invocation.".to_owned()))
+    } else if !granted {
+        Some(CallError::Denied("This capability was not granted.".to_owned()))
+    } else {
+        None
+    })
 }
 
 /// Takes a `CallMethod` from the host: the same checks, and the same count.
@@ -91,27 +100,10 @@ pub(super) fn begin_method(
     if arguments.len() > METHOD_BYTES_MAX || method.len() > METHOD_NAME_BYTES_MAX {
         return Err(Violation::InlineTooLong);
     }
-    let mut state = invocation.lock();
-    if state.calls.contains_key(&call) {
-        return Err(Violation::CallNumber);
-    }
-    let reply = Reply { link: Arc::clone(link), invocation: Arc::clone(invocation), call, sent: false };
-    state.calls_made = state.calls_made.saturating_add(1);
-    let made = state.calls_made;
-    let most = invocation.limits.subrequests;
     let granted = invocation.channel(channel).map(Arc::clone);
-    let refusal = match &granted {
-        _ if made > most.saturating_add(CALLS_REFUSED_MAX) => {
-            drop(state);
-            return Err(Violation::TooManyCalls);
-        }
-        _ if state.is_over() => Some(CallError::Network("The invocation has ended.".to_owned())),
-        _ if made > most => {
-            Some(CallError::Denied("Too many subrequests by single Worker invocation.".to_owned()))
-        }
-        None => Some(CallError::Denied("This capability was not granted.".to_owned())),
-        Some(_) => None,
-    };
+    let mut state = invocation.lock();
+    let refusal = counted(&mut state, &invocation.limits, call, granted.is_some())?;
+    let reply = Reply { link: Arc::clone(link), invocation: Arc::clone(invocation), call, sent: false };
     let (Some(channel), None) = (granted.clone(), &refusal) else {
         drop(state);
         if granted.is_none() {
@@ -158,7 +150,7 @@ async fn run_method(mut reply: Reply, channel: Arc<dyn Channel>, method: String,
 }
 
 /// Under which invocation a call happens.
-fn context(invocation: &Arc<Invocation>) -> CallContext {
+pub(super) fn context(invocation: &Arc<Invocation>) -> CallContext {
     CallContext {
         identity: invocation.identity.clone(),
         invocation: invocation.id,

@@ -22,6 +22,7 @@ use super::fault::Violation;
 use super::inlet::Inlet;
 use super::logs::Logs;
 use super::outlet::Outlet;
+use super::service::{Lineage, Service};
 use crate::channel::Channel;
 use crate::seam::{
     CallId, ChannelId, GuestError, Identity, InvocationId, LimitKind, Outcome, StreamId, Usage,
@@ -46,6 +47,14 @@ pub(super) enum Wants {
     /// A response, and it may be a WebSocket.
     Socket,
     Value,
+    /// None here: a session answers to the isolate that opened it.
+    Nothing,
+}
+
+/// A capability of `env`.
+pub(super) enum Granted {
+    Channel(Arc<dyn Channel>),
+    Service(Arc<dyn Service>),
 }
 
 pub(super) struct Invocation {
@@ -55,7 +64,8 @@ pub(super) struct Invocation {
     pub(super) wants: Wants,
     pub(super) outbound: Option<Arc<dyn Channel>>,
     /// Those of `env`, in order.
-    pub(super) channels: Vec<Arc<dyn Channel>>,
+    pub(super) granted: Vec<Granted>,
+    pub(super) lineage: Lineage,
     pub(super) slots: Semaphore,
     started: Instant,
     state: Mutex<State>,
@@ -156,7 +166,8 @@ impl Invocation {
         limits: Limits,
         wants: Wants,
         outbound: Option<Arc<dyn Channel>>,
-        channels: Vec<Arc<dyn Channel>>,
+        granted: Vec<Granted>,
+        lineage: Lineage,
     ) -> Self {
         let state = State {
             answer: Answer::Awaited,
@@ -175,7 +186,8 @@ impl Invocation {
         };
         let slots = Semaphore::new(CALLS_RUNNING_MAX);
         let started = Instant::now();
-        Self { id, identity, limits, wants, outbound, channels, slots, started, state: Mutex::new(state) }
+        let state = Mutex::new(state);
+        Self { id, identity, limits, wants, outbound, granted, lineage, slots, started, state }
     }
 
     /// Time since its start, in microseconds.
@@ -191,7 +203,18 @@ impl Invocation {
     pub(super) fn channel(&self, id: ChannelId) -> Option<&Arc<dyn Channel>> {
         match id.0.checked_sub(1) {
             None => self.outbound.as_ref(),
-            Some(index) => self.channels.get(index as usize),
+            Some(index) => match self.granted.get(index as usize)? {
+                Granted::Channel(channel) => Some(channel),
+                Granted::Service(_) => None,
+            },
+        }
+    }
+
+    /// The other worker that the gateway granted under this number.
+    pub(super) fn service(&self, id: ChannelId) -> Option<&Arc<dyn Service>> {
+        match self.granted.get(id.0.checked_sub(1)? as usize)? {
+            Granted::Service(service) => Some(service),
+            Granted::Channel(_) => None,
         }
     }
 

@@ -7,6 +7,7 @@ use atoll_loader::bundle::Bundle;
 use atoll_loader::limits::Limits;
 use bytes::Bytes;
 
+use super::service::Service;
 use crate::body::RequestBody;
 use crate::channel::Channel;
 use crate::seam::{Identity, IsolateKey};
@@ -52,6 +53,8 @@ pub enum StartEvent {
         /// JSON text.
         input: String,
     },
+    /// What a caller on the same host brings: only for [`super::Opening::start`].
+    Session,
 }
 
 /// One value of `env`.
@@ -65,6 +68,10 @@ pub enum Grant {
     Data(Bytes),
     /// A Fetcher.
     Channel(Arc<dyn Channel>),
+    /// Another worker.
+    Service(Arc<dyn Service>),
+    /// A namespace of the key-value store.
+    Kv(Arc<dyn Channel>),
     /// A Worker Loader.
     Loader {
         /// Cache scope, tenant included.
@@ -80,6 +87,8 @@ impl fmt::Debug for Grant {
             Self::Json(_) => f.write_str("Json"),
             Self::Data(_) => f.write_str("Data"),
             Self::Channel(channel) => write!(f, "Channel({})", channel.name()),
+            Self::Service(service) => write!(f, "Service({})", service.name()),
+            Self::Kv(channel) => write!(f, "Kv({})", channel.name()),
             Self::Loader { scope } => write!(f, "Loader({scope})"),
         }
     }

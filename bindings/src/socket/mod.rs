@@ -27,6 +27,32 @@ mod relay;
 mod utf8;
 mod wire;
 
+/// For the fuzz targets: what a peer's bytes are read as.
+#[doc(hidden)]
+pub mod fuzzing {
+    use super::wire::Decoder;
+    use super::{Deflate, Role};
+
+    /// Reads these bytes in pieces of this length; how many events came before the end or the first fault.
+    #[must_use]
+    pub fn events(bytes: &[u8], piece: usize, compressed: bool) -> usize {
+        let deflate = compressed.then_some(Deflate { peer_keeps_context: false });
+        let mut decoder = Decoder::new(Role::Server, deflate);
+        let mut events = 0;
+        for piece in bytes.chunks(piece.max(1)) {
+            decoder.buffer.extend_from_slice(piece);
+            loop {
+                match decoder.next() {
+                    Ok(Some(_)) => events += 1,
+                    Ok(None) => break,
+                    Err(_) => return events,
+                }
+            }
+        }
+        events
+    }
+}
+
 pub use deflate::Deflate;
 pub use relay::{Ended, Incoming, Relay, SocketBody, incoming};
 

@@ -9,6 +9,7 @@ mod model;
 mod outside;
 mod policy;
 mod proxy;
+mod service;
 mod support;
 mod value;
 mod violations;

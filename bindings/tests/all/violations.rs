@@ -51,6 +51,11 @@ async fn each_breach_closes_the_link() {
         (Violation::TooManyCalls, |host, id| {
             (0..2_000).for_each(|call| host.call(id, call, 0, Body::Empty));
         }),
+        (Violation::TooManyCalls, |host, id| {
+            let open =
+                |call| ToGateway::OpenService { invocation: id, call: CallId(call), channel: ChannelId(1) };
+            (0..2_000).for_each(|call| host.say(open(call)));
+        }),
         (Violation::CreditNotSpent, |host, id| host.step(id, 0, BodyStep::Credit(u32::MAX))),
         (Violation::Direction, |host, id| host.step(id, 0, BodyStep::Data(Bytes::from_static(b"x")))),
         (Violation::Direction, |host, id| host.step(id, 0, BodyStep::End)),

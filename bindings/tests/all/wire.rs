@@ -77,8 +77,26 @@ fn to_host() -> impl Strategy<Value = ToHost> {
                 event: Event::Fetch(request),
                 identity: Identity { tenant: "t".into(), worker: "w".into(), traceparent: None },
                 limits: Limits::default(),
-                env: vec![("E".into(), EnvValue::Data(data)), ("C".into(), EnvValue::Fetcher(ChannelId(1)))],
+                env: vec![
+                    ("E".into(), EnvValue::Data(data)),
+                    ("C".into(), EnvValue::Fetcher(ChannelId(1))),
+                    ("K".into(), EnvValue::Kv(ChannelId(2))),
+                ],
                 outbound: Outbound::Channel(ChannelId(0)),
+            }))
+        }),
+        (id.clone(), any::<u32>(), text()).prop_map(|(id, call, text)| {
+            ToHost::Invoke(Box::new(Invoke {
+                id,
+                isolate: IsolateKey::Fresh,
+                bundle: CodeHash([7; 32]),
+                entrypoint: None,
+                props: Some(text),
+                event: Event::Session { caller: id, call: CallId(call) },
+                identity: Identity { tenant: "t".into(), worker: "w".into(), traceparent: None },
+                limits: Limits::default(),
+                env: vec![("S".into(), EnvValue::Service(ChannelId(1)))],
+                outbound: Outbound::Denied,
             }))
         }),
         frame().prop_map(ToHost::Body),
@@ -118,6 +136,10 @@ fn to_gateway() -> impl Strategy<Value = ToGateway> {
         (id.clone(), any::<u32>(), text(), bytes()).prop_map(|(invocation, call, method, arguments)| {
             let (call, channel) = (CallId(call), ChannelId(call));
             ToGateway::CallMethod { invocation, call, channel, method, arguments }
+        }),
+        (id.clone(), any::<u32>()).prop_map(|(invocation, call)| {
+            let (call, channel) = (CallId(call), ChannelId(call));
+            ToGateway::OpenService { invocation, call, channel }
         }),
         (id.clone(), text()).prop_map(|(invocation, message)| ToGateway::Log(LogLine {
             invocation,

@@ -14,6 +14,8 @@ pub(crate) enum ByDefault {
     Since(&'static str),
     /// From this date on, if one of these switches is on.
     With(&'static str, &'static [&'static str]),
+    /// The same, and from the last date on in any case.
+    WithOrSince(&'static str, &'static [&'static str], &'static str),
     /// Never, and only with `allowExperimental`.
     Experimental,
 }
@@ -34,7 +36,7 @@ const fn both(enable: &'static str, disable: &'static str, default: ByDefault) -
     Switch { enable, disable: Some(disable), default }
 }
 
-use ByDefault::{Always, Experimental, Off, Since, With};
+use ByDefault::{Always, Experimental, Off, Since, With, WithOrSince};
 
 const NODE: &[&str] = &["nodejs_compat"];
 
@@ -173,9 +175,9 @@ pub(crate) const SWITCHES: &[Switch] = &[
     both("rpc_params_dup_stubs", "rpc_params_transfer_ownership", Since("2026-01-20")),
     both("enhanced_error_serialization", "legacy_error_serialization", Since("2026-04-21")),
     // Node.js.
-    both("nodejs_compat", "no_nodejs_compat", Off),
+    both("nodejs_compat", "no_nodejs_compat", Since("2026-08-04")),
     both("nodejs_als", "no_nodejs_als", Off),
-    both("nodejs_compat_v2", "no_nodejs_compat_v2", With("2024-09-23", NODE)),
+    both("nodejs_compat_v2", "no_nodejs_compat_v2", WithOrSince("2024-09-23", NODE, "2026-08-04")),
     both("nodejs_zlib", "no_nodejs_zlib", With("2024-09-23", &["nodejs_compat", "nodejs_compat_v2"])),
     both(
         "nodejs_compat_populate_process_env",
@@ -194,6 +196,7 @@ pub(crate) const SWITCHES: &[Switch] = &[
     both("remove_nodejs_compat_eol", "add_nodejs_compat_eol", With("2025-09-01", NODE)),
     both("enable_nodejs_http2_module", "disable_nodejs_http2_module", With("2025-09-01", NODE)),
     both("enable_nodejs_console_module", "disable_nodejs_console_module", With("2025-09-21", NODE)),
+    both("enable_nodejs_global_timers", "no_nodejs_global_timers", With("2026-02-10", NODE)),
     both("enable_nodejs_vm_module", "disable_nodejs_vm_module", With("2025-10-01", NODE)),
     // Experimental.
     on("experimental", Experimental),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::{FolderError, Root, kind_of, source_of, too_many};
 use crate::code::ModuleSource;
+use crate::compat::{self, DEFAULT_COMPATIBILITY_DATE, Experimental};
 use crate::imports::{self, Imports};
 use crate::name::scheme;
-use crate::resolve::join;
+use crate::resolve::{join, node_module};
 use crate::syntax::Dialect;
 use crate::wrangler::{RuleType, WranglerConfig};
 
@@ -15,29 +16,6 @@ use crate::wrangler::{RuleType, WranglerConfig};
 const ENTRIES_MAX: usize = 20_000;
 /// Deepest folder looked into, in levels.
 const FOLDER_DEPTH_MAX: usize = 32;
-/// Node.js builtins that people import without `node:`.
-const NODE_BUILTINS: [&str; 20] = [
-    "assert",
-    "async_hooks",
-    "buffer",
-    "console",
-    "crypto",
-    "dns",
-    "events",
-    "fs",
-    "http",
-    "https",
-    "net",
-    "os",
-    "path",
-    "process",
-    "querystring",
-    "stream",
-    "string_decoder",
-    "url",
-    "util",
-    "zlib",
-];
 /// Endings tried where an import names none, as bundlers do.
 const TRIED_ENDINGS: [&str; 10] =
     [".ts", ".tsx", ".js", ".mjs", ".jsx", ".mts", "/index.ts", "/index.tsx", "/index.js", "/index.mjs"];
@@ -49,6 +27,8 @@ struct Collector<'a> {
     config: &'a WranglerConfig,
     /// Folder of the main module with a `/` at the end; rules are relative to it.
     base: String,
+    /// Whether names of Node.js's modules need no `node:`.
+    bare_node: bool,
     modules: BTreeMap<String, ModuleSource>,
     queue: VecDeque<String>,
     /// Names that stand for another file: `./a` for `a.ts`.
@@ -61,12 +41,20 @@ pub(super) fn plain_path(path: &str) -> Option<String> {
     join("", path.trim_start_matches("./")).filter(|path| !path.is_empty())
 }
 
+/// Whether the code will run under `nodejs_compat_v2`. A date or a flag that is refused is refused later.
+fn has_bare_node(config: &WranglerConfig) -> bool {
+    let date = config.compatibility_date.as_deref().unwrap_or(DEFAULT_COMPATIBILITY_DATE);
+    let flags = &config.compatibility_flags;
+    compat::compile(date, flags, Experimental::Allowed, date).is_ok_and(|found| found.has("nodejs_compat_v2"))
+}
+
 pub(super) fn collect(root: Root, main: &str, config: &WranglerConfig) -> Result<Modules, FolderError> {
     let base = main.rfind('/').map_or(String::new(), |at| main[..=at].to_owned());
     let mut collector = Collector {
         root,
         config,
         base,
+        bare_node: has_bare_node(config),
         modules: BTreeMap::new(),
         queue: VecDeque::from([main.to_owned()]),
         aliases: BTreeMap::new(),
@@ -114,6 +102,10 @@ impl Collector<'_> {
         if matches!(scheme(&specifier), Some("node" | "cloudflare" | "workerd")) {
             return Ok(());
         }
+        let is_node = node_module(&specifier).is_some();
+        if is_node && self.bare_node {
+            return Ok(());
+        }
         let missing = || FolderError::Missing { referrer: referrer.to_owned(), specifier: specifier.clone() };
         if scheme(&specifier).is_some() {
             return Err(missing());
@@ -126,9 +118,7 @@ impl Collector<'_> {
                 Ok(())
             }
             None if is_path => Err(missing()),
-            None if NODE_BUILTINS.contains(&specifier.as_str()) => {
-                Err(FolderError::BareBuiltin { referrer: referrer.to_owned(), specifier })
-            }
+            None if is_node => Err(FolderError::BareBuiltin { referrer: referrer.to_owned(), specifier }),
             None => Err(FolderError::Package { referrer: referrer.to_owned(), specifier }),
         }
     }

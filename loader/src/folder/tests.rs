@@ -113,7 +113,7 @@ fn finds_additional_modules_by_rule() {
         names(&deployment),
         ["dist/index.js", "dist/p/a.js", "dist/p/b.js", "dist/q.js", "dist/t.txt"]
     );
-    assert_eq!(deployment.warnings, ["no compatibility_date: using 2026-08-01"]);
+    assert_eq!(deployment.warnings, ["no compatibility_date: using 2026-08-04"]);
 }
 
 #[test]
@@ -121,7 +121,6 @@ fn says_what_to_do_about_packages_and_missing_files() {
     for (source, code, text) in [
         ("import { Hono } from 'hono'", "folder_package", "esbuild index.js --bundle"),
         ("import '@scope/x/y.js'", "folder_package", "the package \"@scope/x/y.js\""),
-        ("import 'fs'", "folder_import", "write \"node:fs\""),
         (
             "export * from './gone.js'",
             "folder_import",
@@ -135,7 +134,11 @@ fn says_what_to_do_about_packages_and_missing_files() {
         assert_eq!(error.code(), code, "{source}: {error}");
         assert!(error.to_string().contains(text), "{source}: {error}");
     }
-    let fine = folder(&[("index.js", "import('./gone.js'); import('hono'); import 'cloudflare:workers'")]);
+    let old = [("index.js", "import 'fs'"), ("wrangler.toml", "compatibility_date = '2024-01-01'")];
+    assert!(load_error(&old).to_string().contains("write \"node:fs\""));
+    let code =
+        "import('./gone.js'); import('hono'); import 'cloudflare:workers'; import 'fs'; import 'stream/web'";
+    let fine = folder(&[("index.js", code)]);
     assert_eq!(names(&Deployment::from_folder(fine.path()).unwrap()), ["index.js"]);
 }
 

@@ -8,7 +8,7 @@ use super::{Thrown, isolate};
 use crate::body::Outgoing;
 use crate::call::RequestHead;
 use crate::message::Peer;
-use crate::state::IsolateState;
+use crate::state::{IsolateState, wall_ms};
 use crate::stream::Route;
 use crate::values::{bytes_of, guest_error, headers_of};
 use crate::watchdog::now_us;
@@ -61,6 +61,9 @@ pub(crate) fn op_respond<'s>(
     let Some(running) = isolate.running.get_mut(&number) else { return Ok(()) };
     if std::mem::replace(&mut running.answered, true) {
         return Ok(());
+    }
+    if let Some(trace) = &mut running.trace {
+        trace.responded(status);
     }
     let (id, peer, mut most) = (running.id, running.peer.clone(), running.limits.response_bytes);
     if status == SWITCHING_PROTOCOLS {
@@ -206,14 +209,49 @@ pub(crate) fn op_timer_set(state: &mut OpState, at_ms: f64) {
 /// A console line.
 #[op2(fast)]
 pub(crate) fn op_log(state: &mut OpState, #[smi] number: u32, #[smi] level: u32, #[string] message: String) {
-    let level = match level {
+    isolate(state).borrow_mut().log(number, level_of(level), message);
+}
+
+fn level_of(number: u32) -> LogLevel {
+    match number {
         0 => LogLevel::Debug,
         1 => LogLevel::Log,
         2 => LogLevel::Info,
         3 => LogLevel::Warn,
         _ => LogLevel::Error,
-    };
-    isolate(state).borrow_mut().log(number, level, message);
+    }
+}
+
+/// A console line of a tailed worker: its arguments as a JSON array, and what the errors among them are, or nothing.
+#[op2(fast)]
+pub(crate) fn op_trace_log(
+    state: &mut OpState,
+    #[smi] number: u32,
+    #[smi] level: u32,
+    #[string] message: String,
+    #[string] error_info: String,
+) {
+    let isolate = isolate(state);
+    let mut isolate = isolate.borrow_mut();
+    if let Some(trace) = isolate.running.get_mut(&number).and_then(|running| running.trace.as_mut()) {
+        trace.log(level_of(level), message, error_info, wall_ms());
+    }
+}
+
+/// A rejection of a tailed worker that nobody caught.
+#[op2(fast)]
+pub(crate) fn op_trace_exception(
+    state: &mut OpState,
+    #[smi] number: u32,
+    #[string] name: &str,
+    #[string] message: &str,
+    #[string] stack: &str,
+) {
+    let isolate = isolate(state);
+    let mut isolate = isolate.borrow_mut();
+    if let Some(trace) = isolate.running.get_mut(&number).and_then(|running| running.trace.as_mut()) {
+        trace.exception(name, message, stack, wall_ms());
+    }
 }
 
 /// The serialised form of an absolute URL, or null.

@@ -4,7 +4,9 @@
 //! Ops never panic: a panic under V8's frames would take the whole process.
 
 mod body;
+mod digest;
 mod invocation;
+mod node;
 mod rpc;
 mod script;
 mod socket;
@@ -37,7 +39,30 @@ deno_core::extension!(
         invocation::op_returned,
         invocation::op_settled,
         invocation::op_timer_set,
+        invocation::op_trace_exception,
+        invocation::op_trace_log,
         invocation::op_url_parse_href,
+        digest::op_node_hash_create,
+        digest::op_node_hash_update,
+        digest::op_node_hash_digest,
+        digest::op_node_hash_copy,
+        digest::op_node_pbkdf2,
+        digest::op_node_hkdf,
+        digest::op_node_scrypt,
+        node::op_is_ascii,
+        node::op_is_utf8,
+        node::op_transcode,
+        node::op_node_buffer_compare,
+        node::op_node_buffer_compare_offset,
+        node::op_node_encoding_slice,
+        node::op_node_get_own_non_index_properties,
+        node::op_node_idna_domain_to_ascii,
+        node::op_node_idna_domain_to_unicode,
+        node::op_node_idna_punycode_decode,
+        node::op_node_idna_punycode_encode,
+        node::op_node_idna_punycode_to_ascii,
+        node::op_node_idna_punycode_to_unicode,
+        node::op_node_idna_to_ascii,
         rpc::op_rpc_blob,
         rpc::op_rpc_pack,
         rpc::op_rpc_drop,
@@ -80,3 +105,9 @@ fn isolate(state: &OpState) -> Rc<RefCell<IsolateState>> {
 #[class(generic)]
 #[error("{0}")]
 pub(crate) struct Thrown(pub(crate) String);
+
+/// An error that JavaScript sees as a `RangeError`.
+#[derive(Debug, thiserror::Error, deno_error::JsError)]
+#[class(range)]
+#[error("{0}")]
+pub(crate) struct OutOfRange(pub(crate) String);

@@ -157,7 +157,7 @@ pub(crate) fn op_rpc_take<'s>(
         let Some(message) = isolate.messages.remove(&message) else {
             return Err(Thrown("The value is gone.".into()));
         };
-        let mut caps = isolate.open(owner, message.caps, parameters);
+        let mut caps = isolate.open(owner, message.caps, message.origin.as_ref(), parameters);
         if let Some(disposer) = message.disposer {
             caps.push(Given::Stub(isolate.import(owner, disposer, false)));
         }

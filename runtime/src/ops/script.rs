@@ -16,9 +16,15 @@ pub(crate) fn op_script_load<'s>(
     let script = Image::get().script(specifier).ok_or_else(|| Thrown(format!("no script {specifier}")))?;
     let function = compile(scope, script).ok_or_else(|| Thrown(format!("cannot compile {specifier}")))?;
     let receiver = v8::undefined(scope).into();
+    v8::tc_scope!(let scope, scope);
     let result = function.call(scope, receiver, &[bootstrap]);
     // What ran while loading is compiled now: worth keeping for the next isolate.
     script.cache.get_or_init(|| function.create_code_cache().map(|cache| cache.to_vec()).unwrap_or_default());
+    if result.is_none() {
+        let why =
+            scope.exception().map(|exception| exception.to_rust_string_lossy(scope)).unwrap_or_default();
+        return Err(Thrown(format!("{specifier} did not load: {why}")));
+    }
     result.ok_or_else(|| Thrown(format!("{specifier} did not load")))
 }
 

@@ -11,6 +11,7 @@ use crate::message::Root;
 use crate::rpc::Props;
 use crate::state::{Capability, IsolateState};
 use crate::thread::{EnvSpec, StartSpec};
+use crate::trace::TAILS_MAX;
 use crate::values::bytes_of;
 use crate::worker::{Callee, ChildWorker};
 
@@ -94,6 +95,7 @@ pub(crate) fn op_worker_load<'s>(
     #[smi] outbound: i32,
     cpu_ms: f64,
     sub_requests: f64,
+    tails: v8::Local<'s, v8::Array>,
 ) -> Result<u32, LoadRefused> {
     let isolate = isolate(state);
     let mut isolate = isolate.borrow_mut();
@@ -125,20 +127,26 @@ pub(crate) fn op_worker_load<'s>(
         (CodeError::NoMain, _) => LoadRefused::Generic(format!(
             "Failed to start Worker:\nUncaught Error: No such module: {main_module}"
         )),
+        // Workers find it out when they start the worker.
+        (CodeError::MainKind, _) => {
+            LoadRefused::Generic(format!("Failed to start Worker:\nUncaught TypeError: {error}"))
+        }
         (_, "TypeError") => LoadRefused::Type(error.to_string()),
         _ => LoadRefused::Generic(error.to_string()),
     })?;
+    let tails = tails_of(scope, &isolate, tails)?;
     let spec = StartSpec {
         entry,
         env: env_of(&mut isolate, env)?,
         outbound: outbound_of(&isolate, outbound),
         limits,
+        traced: !tails.is_empty(),
         depth: isolate.depth + 1,
         single: false,
         root,
         warm_key: None,
     };
-    let worker = ChildWorker::start(&isolate.host, spec);
+    let worker = ChildWorker::start(&isolate.host, spec, tails);
     match name {
         Some((scope, name)) => isolate.host.named.insert(&scope.into(), name, &worker),
         None => {
@@ -148,6 +156,21 @@ pub(crate) fn op_worker_load<'s>(
         }
     }
     Ok(register(&mut isolate, owner, worker))
+}
+
+fn tails_of(
+    scope: &mut v8::PinScope,
+    isolate: &IsolateState,
+    numbers: v8::Local<v8::Array>,
+) -> Result<Vec<Capability>, LoadRefused> {
+    if numbers.length() as usize > TAILS_MAX {
+        return Err(LoadRefused::Generic(format!("A Dynamic Worker may have at most {TAILS_MAX} tails.")));
+    }
+    let one = |scope: &mut v8::PinScope, at| {
+        let number = numbers.get_index(scope, at)?.try_cast::<v8::Uint32>().ok()?.value();
+        isolate.capabilities.get(&number).cloned()
+    };
+    Ok((0..numbers.length()).filter_map(|at| one(scope, at)).collect())
 }
 
 fn named_of(scope: &mut v8::PinScope, named: v8::Local<v8::Array>) -> Option<(String, String)> {

@@ -33,7 +33,7 @@ pub(crate) use session::{Given, Import, Target, Waiting};
 pub(crate) use writer::{too_large, write};
 
 use crate::body::Outgoing;
-use crate::message::{Inbox, IsolateMsg, Peer};
+use crate::message::{Inbox, IsolateMsg, Peer, Root};
 use crate::state::Capability;
 
 /// Calls of one invocation that may wait for their answers at once.
@@ -63,7 +63,11 @@ impl Drop for Export {
 #[derive(Clone, Debug)]
 pub(crate) enum Cap {
     Stub(Arc<Export>),
-    Service(Capability),
+    /// `hold` keeps the invocation open among whose grants it is.
+    Service {
+        capability: Capability,
+        hold: Option<Arc<Export>>,
+    },
     /// A body that flows from the sender.
     Body {
         peer: Peer,
@@ -79,6 +83,9 @@ pub(crate) struct Message {
     pub(crate) caps: Vec<Cap>,
     /// Its holder drops it when the value is disposed of.
     pub(crate) disposer: Option<Arc<Export>>,
+    /// Under which of the gateway's invocations it was written: its services are among the grants of that one. `None` for
+    /// what belongs to a worker rather than to an invocation (`env`, `props`): then they are those of whoever uses them.
+    pub(crate) origin: Option<Arc<Root>>,
 }
 
 /// A value that was written and not sent yet: where its streams go is not known.

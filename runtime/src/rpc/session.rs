@@ -1,11 +1,10 @@
 //! What one isolate keeps for calls: objects that it handed out, stubs that it was given, calls that wait.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use atoll_bindings::seam::{
-    CallId, GuestError, InvocationId, METHOD_BYTES_MAX, METHOD_NAME_BYTES_MAX, MethodError, Outcome,
-    StreamId, ToGateway,
+    CallId, ChannelId, GuestError, InvocationId, METHOD_BYTES_MAX, METHOD_NAME_BYTES_MAX, MethodError,
+    Outcome, StreamId, ToGateway,
 };
 use bytes::Bytes;
 
@@ -15,10 +14,10 @@ use super::{
 };
 use crate::body::Launch;
 use crate::call::CallRefused;
-use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root, Work};
+use crate::message::{Inbox, IsolateMsg, Peer, Root};
+use crate::service::Errand;
 use crate::state::{BodyForm, Capability, IsolateState, Wake};
 use crate::stream::Route;
-use crate::watchdog::now_us;
 
 /// A stub that this isolate was given.
 #[derive(Debug)]
@@ -119,6 +118,15 @@ impl IsolateState {
         }
     }
 
+    /// Keeps a session open for as long as somebody holds a service that it gave away.
+    fn hold(&mut self, owner: u32) -> Option<Arc<Export>> {
+        if !self.running.get(&owner).is_some_and(|running| running.session) {
+            return None;
+        }
+        let number = self.export(owner).ok()?;
+        self.fresh.remove(&number)
+    }
+
     // ---- Messages -------------------------------------------------------------------------------------------
 
     /// Makes a message for `peer`. The streams in it must be launched once it was sent.
@@ -128,7 +136,7 @@ impl IsolateState {
         for cap in packed.caps {
             caps.push(match cap {
                 PackedCap::Stub(stub) => Cap::Stub(stub),
-                PackedCap::Service(capability) => Cap::Service(capability),
+                PackedCap::Service(capability) => Cap::Service { hold: self.hold(packed.owner), capability },
                 PackedCap::Body(outgoing) => {
                     let invocation = self.host.next_nested();
                     let route = Route { peer: peer.clone(), invocation, stream: StreamId(0) };
@@ -138,17 +146,18 @@ impl IsolateState {
                 }
             });
         }
-        (Message { bytes: packed.bytes, caps, disposer: packed.disposer }, launches)
+        let origin = self.running.get(&packed.owner).map(|running| Arc::clone(&running.root));
+        (Message { bytes: packed.bytes, caps, disposer: packed.disposer, origin }, launches)
     }
 
     /// Makes a message that outlives its sender: it holds values and services only.
     pub(crate) fn seal_plain(&mut self, packed: Packed) -> Message {
         let service = |cap| match cap {
-            PackedCap::Service(capability) => Some(Cap::Service(capability)),
+            PackedCap::Service(capability) => Some(Cap::Service { capability, hold: None }),
             PackedCap::Stub(_) | PackedCap::Body(_) => None,
         };
         let caps = packed.caps.into_iter().filter_map(service).collect();
-        Message { bytes: packed.bytes, caps, disposer: None }
+        Message { bytes: packed.bytes, caps, disposer: None, origin: None }
     }
 
     /// Counts a value that is kept beyond one call against its writer. False if it has written too many.
@@ -165,12 +174,25 @@ impl IsolateState {
     }
 
     /// Gives the capabilities of a message to an invocation.
-    pub(crate) fn open(&mut self, owner: u32, caps: Vec<Cap>, parameters: bool) -> Vec<Given> {
+    pub(crate) fn open(
+        &mut self,
+        owner: u32,
+        caps: Vec<Cap>,
+        origin: Option<&Arc<Root>>,
+        parameters: bool,
+    ) -> Vec<Given> {
         let mut given = Vec::with_capacity(caps.len());
+        let root = self.running.get(&owner).map(|running| Arc::clone(&running.root));
+        let lent = |capability: Capability, hold| match (origin, &root) {
+            (Some(origin), Some(root)) => capability.lent(origin, root, hold),
+            _ => capability,
+        };
         for cap in caps {
             given.push(match cap {
                 Cap::Stub(stub) => Given::Stub(self.import(owner, stub, parameters)),
-                Cap::Service(capability) => Given::Service(self.add_capability(owner, capability)),
+                Cap::Service { capability, hold } => {
+                    Given::Service(self.add_capability(owner, lent(capability, hold)))
+                }
                 Cap::Body { peer, invocation, body } => {
                     Given::Body(self.accept(owner, &peer, invocation, body))
                 }
@@ -212,11 +234,7 @@ impl IsolateState {
                 callee = Some(stub.inbox.clone());
                 number
             }
-            Target::Capability(capability) => {
-                let capability =
-                    self.capabilities.get(capability).cloned().ok_or(CallRefused::NoCapability)?;
-                self.call_entrypoint(owner, capability, path, arguments)?
-            }
+            Target::Capability(capability) => self.call_entrypoint(owner, *capability, path, arguments)?,
         };
         self.waiting.insert(number, Waiting { owner, bytes, callee });
         if let Some(running) = self.running.get_mut(&owner) {
@@ -226,7 +244,7 @@ impl IsolateState {
         Ok(number)
     }
 
-    fn sealed(&mut self, packed: Option<Packed>, peer: &Peer) -> (Option<Message>, Vec<Launch>) {
+    pub(crate) fn sealed(&mut self, packed: Option<Packed>, peer: &Peer) -> (Option<Message>, Vec<Launch>) {
         match packed {
             Some(packed) => {
                 let (message, launches) = self.seal(packed, peer);
@@ -239,68 +257,46 @@ impl IsolateState {
     fn call_entrypoint(
         &mut self,
         owner: u32,
-        capability: Capability,
+        capability: u32,
         path: Vec<String>,
         arguments: Option<Packed>,
     ) -> Result<u32, CallRefused> {
-        let Some(running) = self.running.get_mut(&owner) else { return Err(CallRefused::ForeignRequest) };
-        let root = Arc::clone(&running.root);
-        if running.usage.subrequests >= running.limits.subrequests || !Root::take(&root.subrequests_left, 1) {
-            return Err(CallRefused::TooManySubrequests);
+        let (root, capability) = self.use_capability(owner, capability)?;
+        match capability {
+            Capability::Entrypoint { worker, name, props, limits } => {
+                let errand = Errand::Rpc { path, arguments };
+                Ok(self.call_worker(owner, root, worker, (name, props, limits), errand))
+            }
+            Capability::Service(channel) => {
+                Ok(self.open_service(owner, &root, channel, Errand::Rpc { path, arguments }))
+            }
+            Capability::Channel(channel) => self.call_method(owner, &root, channel, path, arguments),
+            Capability::Lent { .. } => Err(CallRefused::NoCapability),
         }
-        running.usage.subrequests += 1;
-        let Capability::Entrypoint { worker, name, props, limits } = capability else {
-            return self.call_method(owner, &capability, path, arguments);
-        };
-        let limits =
-            limits.map_or(worker.limits(), |own| own.lower_of(worker.limits())).lower_of(self.left(owner));
-        let id = self.host.next_nested();
-        let number = self.register_call(owner, (id, CallId(0)), Some(worker.clone()), true);
-        let peer = worker.peer();
-        let (arguments, launches) = self.sealed(arguments, &peer);
-        worker.send(IsolateMsg::Invoke(Box::new(Invocation {
-            id,
-            root,
-            peer: Peer::Isolate(self.me.clone()),
-            entrypoint: name,
-            props,
-            work: Work::Rpc(RpcCall { path, arguments, reply: ReplyTo::new(&self.me, number) }),
-            limits,
-            asked_us: now_us(),
-        })));
-        launches.into_iter().for_each(|launch| self.launch(Some(launch)));
-        Ok(number)
     }
 
     /// Calls a method of a capability of the gateway, which has no V8: plain data only.
     fn call_method(
         &mut self,
         owner: u32,
-        capability: &Capability,
+        root: &Arc<Root>,
+        channel: ChannelId,
         mut path: Vec<String>,
         arguments: Option<Packed>,
     ) -> Result<u32, CallRefused> {
-        let (Capability::Channel(channel), Some(packed), Some(method), true) =
-            (capability, arguments, path.pop(), path.is_empty())
-        else {
+        let (Some(packed), Some(method), true) = (arguments, path.pop(), path.is_empty()) else {
             return Err(CallRefused::PlainOnly);
         };
         let plain = packed.caps.is_empty() && packed.bytes.len() <= METHOD_BYTES_MAX;
-        let Some(running) =
-            self.running.get(&owner).filter(|_| plain && method.len() <= METHOD_NAME_BYTES_MAX)
-        else {
+        if !plain || method.len() > METHOD_NAME_BYTES_MAX {
             return Err(CallRefused::PlainOnly);
-        };
-        let (root, nested) = (Arc::clone(&running.root), !matches!(running.peer, Peer::Gateway(_)));
-        let call = CallId(root.calls.fetch_add(1, Relaxed));
-        let number = self.register_call(owner, (root.id, call), None, true);
-        if nested {
-            self.host.remember_call((root.id, call), &self.me);
         }
+        let key = self.next_call(owner, root);
+        let number = self.register_call(owner, key, None, true);
         let _gone = root.gateway.send(ToGateway::CallMethod {
             invocation: root.id,
-            call,
-            channel: *channel,
+            call: key.1,
+            channel,
             method,
             arguments: packed.bytes,
         });
@@ -415,13 +411,22 @@ impl IsolateState {
     /// Lets go of the sessions that this invocation opened. True once all of them are over.
     pub(crate) fn wind_down(&mut self, owner: u32) -> bool {
         self.imports.retain(|_, import| import.owner != owner);
+        if let Some(running) = self.running.get(&owner) {
+            for number in &running.numbers {
+                if matches!(self.capabilities.get(number), Some(Capability::Lent { hold: Some(_), .. })) {
+                    self.capabilities.remove(number);
+                }
+            }
+        }
         let mut over = true;
         for call in self.calls.values_mut() {
-            if call.owner != owner || !call.replied || !call.rpc {
+            let tailed = call.child.as_ref().is_some_and(|child| !child.tails().is_empty());
+            if call.owner != owner || !(call.tail || call.replied && (call.rpc || tailed)) {
                 continue;
             }
             over = false;
-            if !std::mem::replace(&mut call.wound_down, true)
+            if call.rpc
+                && !std::mem::replace(&mut call.wound_down, true)
                 && let Some(worker) = &call.child
             {
                 worker.send(IsolateMsg::CallerDone { invocation: call.key.0 });

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::ExecuteInput;
 use crate::api::input;
+use crate::audit::entry::Routed;
 use crate::config::Tenant;
 use crate::deploy::to_var;
 use crate::dispatch::Var;
@@ -208,7 +209,18 @@ fn source(parsed: ExecuteInput) -> Result<(CodeHash, Option<WorkerCode>, Option<
     Ok((CodeHash::of_code(language, &code), Some(code), None))
 }
 
+impl From<&Decision> for Routed {
+    fn from(decision: &Decision) -> Self {
+        Self { runtime: decision.runtime.name(), rule: decision.rule_name() }
+    }
+}
+
 impl Plan {
+    /// For which of the tenant's users it runs in a sandbox.
+    pub(super) fn user(&self) -> Option<&Arc<str>> {
+        self.sandbox.as_ref().map(|told| &told.user)
+    }
+
     /// The bundle that an isolate runs; `None` for a script, which never gets there.
     pub(super) fn bundle(&self) -> Option<&Arc<Bundle>> {
         match &self.work {

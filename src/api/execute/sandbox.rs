@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::plan::Plan;
-use super::{ErrorOutput, ExecuteOutput, LogOutput};
+use super::{ErrorOutput, ExecuteOutput, LogOutput, UsageOutput};
 use crate::admission::Kind;
 use crate::api::events::Events;
 use crate::api::input::Strict;
@@ -43,13 +43,14 @@ pub(super) async fn run(
     plan: &Plan,
     logs: Vec<LogOutput>,
     sink: Sink<'_>,
-    record: Record,
+    mut record: Record,
 ) -> Result<ExecuteOutput, Problem> {
     let refuse = |record: Record, problem: Problem| {
         let outcome = Outcome::Refused(problem.code().to_owned());
         record.finish(&Ended { outcome, usage: Usage::default() });
         problem.with("id", id.as_ref())
     };
+    record.runs_step(plan.hash.to_string(), plan.limits);
     let Some(runner) = gateway.steps.runner().cloned() else {
         return Err(refuse(record, Problem::internal(&"no runner")));
     };
@@ -80,7 +81,8 @@ pub(super) async fn run(
         Ok(end) => {
             let ended = Ended { outcome: outcome(&end), usage: usage(end.usage) };
             record.finish(&ended);
-            Ok(answer(id, plan, &end, ended, logs, kept))
+            let usage = UsageOutput::priced(ended.usage, gateway.config.cost.as_ref());
+            Ok(answer(id, plan, &end, &ended.outcome, usage, logs, kept))
         }
     }
 }
@@ -103,7 +105,9 @@ pub(super) fn again(gateway: &Gateway, id: &Arc<str>, plan: &mut Plan, ended: &E
     plan.decision = decide::retried(&plan.step, missing);
     super::tell(gateway, id, plan);
     let observer = gateway.observer.clone();
-    Some(Record::new(observer, tenant.shared(), id.clone(), "sandbox", None, permit))
+    let mut record = Record::new(observer, tenant.shared(), id.clone(), "sandbox", None, permit);
+    record.planned(plan.user().cloned(), (&plan.decision).into());
+    Some(record)
 }
 
 /// Output within its bound.
@@ -169,7 +173,8 @@ fn answer(
     id: &Arc<str>,
     plan: &Plan,
     end: &StepEnd,
-    ended: Ended,
+    outcome: &Outcome,
+    usage: UsageOutput,
     logs: Vec<LogOutput>,
     kept: Kept,
 ) -> ExecuteOutput {
@@ -183,7 +188,7 @@ fn answer(
             None => (None, Some("What the step wrote as its result is not JSON.".to_owned())),
         },
     };
-    let error = match (&ended.outcome, unreadable) {
+    let error = match (outcome, unreadable) {
         (Outcome::Done, None) => None,
         (Outcome::Done, Some(message)) => {
             Some(ErrorOutput { code: "no_result", name: "Error".to_owned(), message, stack: None })
@@ -200,7 +205,7 @@ fn answer(
         result: if error.is_none() { result } else { None },
         error,
         logs,
-        usage: ended.usage.into(),
+        usage,
         route: (&plan.decision).into(),
         process: Some(super::ProcessOutput {
             exit_code,

@@ -11,6 +11,7 @@ export class Svc extends WorkerEntrypoint {
   hangs() { return new Promise(() => {}); }
   async waits() { await new Promise((done) => setTimeout(done, 5)); return "waited"; }
   async relays() { return await this.ctx.exports.Svc.thrown(); }
+  getter() { const e = new Error("first"); Object.defineProperty(e, "message", { get: () => "computed", configurable: true }); throw e; }
   hostile() { const e = new Error("x"); Object.defineProperty(e, "message", { get() { throw 1; } }); throw e; }
 }
 export const handlers = {
@@ -31,6 +32,7 @@ export default reporter(async (show, { ctx }) => {
   for (const name of ["thrown", "custom", "text", "dom", "later", "hangs", "waits", "relays"]) await show(name, words(() => s[name]()));
   await show("stack is local", async () => { try { await s.thrown(); } catch (e) { return [e.stack.includes("RangeError: boom"), e.stack.includes("thrown")]; } });
   await show("hostile error", async () => { try { await s.hostile(); } catch { return "threw"; } });
+  await show("a getter's message", words(() => s.getter()));
   await show("one", words(() => h.one(5)));
   await show("one with two", words(() => h.one(5, 6)));
   await show("one with none", words(() => h.one()));

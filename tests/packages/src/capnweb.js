@@ -1,29 +1,18 @@
-// capnweb: an RPC server over an HTTP batch, asked by its own client.
-import { newHttpBatchRpcResponse, newHttpBatchRpcSession, RpcTarget } from "capnweb";
+// Shows: capnweb: one API over HTTP batches and WebSockets, asked by its own client in the same worker.
+// > GET /local
+// > GET /api
+// < 400
+import { newHttpBatchRpcSession, newWorkersRpcResponse } from "capnweb";
+import { Api, batchCases } from "./api.js";
+import { reporter } from "./check.js";
 
-class User extends RpcTarget {
-  constructor(name) { super(); this.name = name; }
-  greet(word) { return `${word}, ${this.name}!`; }
-}
-class Api extends RpcTarget {
-  square(n) { return n * n; }
-  authenticate(token) {
-    if (token !== "good") throw new TypeError("bad token");
-    return new User("Ada");
-  }
-  async map(list, f) { return Promise.all(list.map((n) => f(n))); }
-}
 export default {
-  async fetch(request, env, ctx) {
-    const url = new URL(request.url);
-    if (url.pathname === "/api") return newHttpBatchRpcResponse(request, new Api());
-    // The client's request goes to this very worker.
-    globalThis.fetch = (...args) => ctx.exports.default.fetch(...args);
-    const batch = () => newHttpBatchRpcSession(new Request(new URL("/api", url), { method: "POST" }));
-    const api = batch();
-    const user = api.authenticate("good");
-    const [nine, hello] = await Promise.all([api.square(3), user.greet("Hello")]);
-    const refused = await batch().authenticate("bad").catch((error) => `${error.name}: ${error.message}`);
-    return Response.json({ nine, hello, refused });
+  fetch(request, env, ctx) {
+    if (new URL(request.url).pathname === "/api") return newWorkersRpcResponse(request, new Api());
+    return reporter(async (is) => {
+      // The client's requests go to this very worker.
+      globalThis.fetch = (...args) => ctx.exports.default.fetch(...args);
+      await batchCases(is, () => newHttpBatchRpcSession(new Request(new URL("/api", request.url), { method: "POST" })));
+    })(request, env, ctx);
   },
 };

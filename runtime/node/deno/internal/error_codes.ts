@@ -1,0 +1,5 @@
+// Copyright 2018-2026 the Deno authors. MIT license.
+/* @__PURE__ */ (function() {
+  const codes = {};
+  return { codes };
+})();

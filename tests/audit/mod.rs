@@ -1,0 +1,257 @@
+//! The audit log of a real server: who did what is there, whole, after whatever happens to the process; and nothing secret is.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use http::Response;
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+use crate::outside::{NameServer, Outside, Web};
+use crate::support::atoll::{Atoll, NEIGHBOUR_TOKEN, Options, TENANT, TOKEN_SHA256, binary};
+use crate::support::client;
+use crate::support::worker::{Request, Worker};
+
+/// A bound on waiting for something that must happen, in rounds of 50 ms.
+const ROUNDS_MAX: usize = 400;
+/// What must never be in the log.
+const CANARY: &str = "canary-7f3a9d";
+
+/// `atoll audit verify --json`: the report, and whether the exit code says that all is well.
+pub(crate) fn verify(folder: &std::path::Path) -> (Value, bool) {
+    let output =
+        Command::new(binary()).args(["audit", "verify", "--json"]).arg(folder).output().expect("atoll runs");
+    let report = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    (report, output.status.success())
+}
+
+/// Every record, in order.
+pub(crate) fn records(folder: &std::path::Path) -> Vec<Value> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .expect("the log is there")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.sort();
+    let read = |file: &PathBuf| std::fs::read_to_string(file).expect("the log is text");
+    let texts: Vec<String> = files.iter().map(read).collect();
+    let lines = texts.iter().flat_map(|text| text.lines());
+    lines.filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_execution_has_one_record_that_says_who_what_and_how_much() {
+    let config = "[cost]\ncpu_ms = 7\nrequest = 100\n".to_owned();
+    let mut atoll = Atoll::start(Options { config, ..Options::default() }).await;
+    let source = "export default { async fetch(request, env) { await request.text(); console.log(env.KEY);\
+                  return new Response('hello') }, scheduled() {} }";
+    let worker = Worker::single("hello", source).with_loader("LOADER");
+    let worker = Worker { env: vec![("KEY".into(), json!(CANARY))], ..worker };
+    atoll.deploy(&worker).await;
+    let request = Request::new("POST", &format!("/path?secret={CANARY}"))
+        .header("authorization", &format!("Bearer {CANARY}"))
+        .header("cookie", CANARY)
+        .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        .body(CANARY.to_owned());
+    assert_eq!(atoll.send("hello", &request).await.status, 200);
+    let ran = atoll.execute(json!({ "code": "return input", "input": CANARY, "env": { "K": CANARY } })).await;
+    let failed = atoll.execute(json!({ "code": format!("throw new Error('{CANARY}')") })).await;
+    let refused = atoll.execute(json!({ "code": "this is no code" })).await;
+    assert_eq!((ran.status, failed.status, refused.status), (200, 200, 422));
+    let fired = atoll.control("POST", "/v1/workers/hello/scheduled", Some(json!({}))).await;
+    assert_eq!(fired.json()["ok"], json!(true));
+
+    let page = atoll.control("GET", "/v1/audit?kind=execution", None).await.json();
+    let found = page["records"].as_array().expect("records").clone();
+    let seen: Vec<(&str, &str)> =
+        found.iter().map(|r| (r["event"].as_str().unwrap(), r["outcome"].as_str().unwrap())).collect();
+    let expected = [
+        ("fetch", "done"),
+        ("execute", "done"),
+        ("execute", "guest_error"),
+        ("execute", "refused"),
+        ("scheduled", "done"),
+    ];
+    assert_eq!(seen, expected);
+    let fetch = &found[0];
+    assert_eq!((&fetch["tenant"], &fetch["worker"]), (&json!(TENANT), &json!("hello")));
+    assert_eq!(fetch["granted"], json!(["LOADER:loader"]));
+    assert_eq!(fetch["code"].as_str().unwrap().len(), 64);
+    assert_eq!(fetch["trace"], "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!((&fetch["requestBytes"], &fetch["responseBytes"]), (&json!(CANARY.len()), &json!(5)));
+    assert_eq!(fetch["limits"]["subRequests"], 50);
+    let execute = &found[1];
+    assert_eq!(execute["id"], ran.json()["id"]);
+    assert_eq!(execute["token"], TOKEN_SHA256[..16]);
+    assert_eq!(execute["route"]["runtime"], "isolate");
+    let cpu_us = execute["cpuUs"].as_u64().unwrap();
+    assert_eq!(execute["cost"], json!((100_000 + 7 * cpu_us).div_ceil(1_000)), "the documented formula");
+    assert_eq!(execute["cost"], ran.json()["usage"]["cost"]);
+    let ids: std::collections::BTreeSet<_> = found.iter().map(|r| r["id"].to_string()).collect();
+    assert_eq!(ids.len(), found.len());
+
+    let control = atoll.control("GET", "/v1/audit?kind=control&worker=hello", None).await.json();
+    assert_eq!(control["records"][0]["action"], "deploy");
+    let other = atoll.control_as(NEIGHBOUR_TOKEN, "GET", "/v1/audit", None).await.json();
+    assert_eq!(other["records"], json!([]), "nobody reads another tenant's records");
+    let nothing = atoll.control("GET", "/v1/audit?tenant=neighbour", None).await;
+    assert_eq!(nothing.status, 422);
+
+    let folder = atoll.data().join("audit");
+    atoll.stop();
+    let text: String = records(&folder).iter().map(ToString::to_string).collect();
+    assert!(!text.contains(CANARY), "{text}");
+    let (report, well) = verify(&folder);
+    assert!(well && report["ok"] == json!(true), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capabilities_are_told_with_their_execution_their_policy_and_their_denial() {
+    let web = Web::tls(&["api.test"], |_, _| Response::new(Full::from("reached"))).await;
+    let names = NameServer::new(&[("api.test", &[&["127.0.0.1"]])]).await;
+    let outside = Outside::new(&web, &names);
+    let origin = format!("https://api.test:{}", web.port);
+    let class =
+        format!("[egress.far]\nallow = [{{ origin = \"api.test:{}\", methods = [\"GET\"] }}]\n", web.port);
+    let config = format!("{}{class}", outside.config);
+    let tenant = "egress = [\"far\"]".to_owned();
+    let atoll = Atoll::start(Options { config, tenant, ..Options::default() }).await;
+    let code = format!(
+        "const a = await (await fetch('{origin}/secret?q={CANARY}', {{ headers: {{ x: '{CANARY}' }} }})).text();\n\
+         try {{ await fetch('{origin}/', {{ method: 'PUT', body: '{CANARY}' }}) }} catch (e) {{ return [a, String(e)] }}"
+    );
+    let answer = atoll.execute(json!({ "code": code, "egress": "far" })).await.json();
+    assert_eq!(answer["result"][0], "reached", "{answer}");
+    let page = atoll.control("GET", "/v1/audit", None).await.json();
+    let found = page["records"].as_array().expect("records");
+    let crossings: Vec<&Value> = found.iter().filter(|r| r["kind"] == "crossing").collect();
+    let outcomes: Vec<&str> = crossings.iter().map(|r| r["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["answered", "egress_method"], "{page}");
+    for crossing in &crossings {
+        assert_eq!(crossing["execution"], answer["id"]);
+        assert_eq!(crossing["policy"], "far");
+    }
+    assert_eq!(crossings[0]["status"], 200);
+    assert_eq!(crossings[0]["origin"], origin);
+    assert_eq!(crossings[0]["responseBytes"], 7);
+    let execution = found.iter().find(|r| r["kind"] == "execution").expect("a terminal record");
+    assert_eq!(execution["used"].as_object().expect("uses").values().next(), Some(&json!(2)), "{execution}");
+    assert!(!page.to_string().contains(CANARY), "{page}");
+}
+
+/// Row 116: SIGKILL in mid-write, many times, under load.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_116_the_chain_verifies_after_kills_in_mid_write() {
+    let config = "[audit]\nfile_bytes_max = 16384\nfsync = \"always\"\n".to_owned();
+    let mut atoll = Atoll::start(Options { config, ..Options::default() }).await;
+    let hello = Worker::single("hello", "export default { fetch: () => new Response('x') }");
+    atoll.deploy(&hello).await;
+    let folder = atoll.data().join("audit");
+    let mut torn = 0;
+    for round in 0..4 {
+        let address = atoll.address();
+        let served = Arc::new(AtomicU64::new(0));
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let served = served.clone();
+                tokio::spawn(async move {
+                    let host = crate::support::atoll::host_name(TENANT, "hello");
+                    let Ok(mut connection) = client::Connection::open(address, &host).await else { return };
+                    while let Ok(answer) = connection.send(&Request::new("GET", "/")).await {
+                        served.fetch_add(u64::from(answer.status == 200), Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..ROUNDS_MAX {
+            if served.load(Relaxed) >= 100 + 10 * round {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(served.load(Relaxed) >= 100, "there was load");
+        atoll.kill();
+        for client in clients {
+            client.await.expect("no panic");
+        }
+        // A kill between two writes leaves no torn line; one is made here, where the kernel would leave it.
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(&folder).expect("a log").map(|entry| entry.expect("an entry").path()).collect();
+        files.sort();
+        // A kill between the making of a file and its first line leaves it empty.
+        let length_of = |path: &PathBuf| std::fs::metadata(path).expect("a length").len();
+        let last = files.iter().rfind(|path| length_of(path) > 0).expect("a file");
+        let length = length_of(last);
+        let file = std::fs::OpenOptions::new().write(true).open(last).expect("a file");
+        file.set_len(length - 1 - round * 13).expect("it can be cut");
+        torn += 1;
+        let (report, well) = verify(&folder);
+        assert!(well && report["torn"].is_object(), "{report}");
+        atoll.kill_and_restart().await;
+        assert_eq!(atoll.send("hello", &Request::new("GET", "/")).await.status, 200);
+    }
+    atoll.stop();
+    let (report, well) = verify(&folder);
+    assert!(well, "{report}");
+    assert_eq!(report["sealed"], json!(torn), "{report}");
+    // And it is a chain: a changed record is found.
+    let first = std::fs::read_dir(&folder).expect("a log").map(|entry| entry.expect("an entry").path()).min();
+    let path = first.expect("a file");
+    let text = std::fs::read_to_string(&path).expect("text");
+    std::fs::write(&path, text.replacen("\"outcome\":\"done\"", "\"outcome\":\"gone\"", 1)).expect("written");
+    let (report, well) = verify(&folder);
+    assert!(!well && report["bad"]["file"] == "audit-00000001.jsonl", "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_for_records_nothing_runs_and_nothing_is_lost() {
+    let config = "[audit]\nfile_bytes_max = 4096\n".to_owned();
+    let mut atoll = Atoll::start(Options { config, ..Options::default() }).await;
+    let folder = atoll.data().join("audit");
+    // The next file cannot be made: as good as a full disk, and needs no disk.
+    let blocked = folder.join("audit-00000002.jsonl");
+    std::fs::write(&blocked, "").expect("the folder is writable");
+    let mut ran = 0;
+    let mut refused = None;
+    for _ in 0..ROUNDS_MAX {
+        let answer = atoll.execute(json!({ "code": "return 1" })).await;
+        if answer.status != 200 {
+            refused = Some(answer);
+            break;
+        }
+        ran += 1;
+    }
+    let refused = refused.expect("a full log stops everything");
+    assert_eq!((refused.status, &refused.json()["code"]), (503, &json!("audit_unavailable")));
+    assert!(refused.header("retry-after").is_some());
+    let mut told = false;
+    for _ in 0..ROUNDS_MAX {
+        told = atoll.control("GET", "/metrics", None).await.text().contains("atoll_audit_failing 1\n");
+        if told {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(told, "the operator sees it");
+    std::fs::remove_file(&blocked).expect("removed");
+    let mut again = false;
+    for _ in 0..ROUNDS_MAX {
+        again = atoll.execute(json!({ "code": "return 1" })).await.status == 200;
+        if again {
+            ran += 1;
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(again, "it goes on when there is room again");
+    atoll.stop();
+    let (report, well) = verify(&folder);
+    assert!(well, "{report}");
+    let told = records(&folder);
+    assert_eq!(told.iter().filter(|r| r["kind"] == "execution").count(), ran);
+    let counted = told.iter().filter(|r| r["kind"] == "counted" && r["outcome"] == "audit_unavailable");
+    assert!(counted.filter_map(|r| r["count"].as_u64()).sum::<u64>() >= 1, "{told:?}");
+}
