@@ -61,6 +61,7 @@ fn main() {
         "loader.js",
         "reasons.js",
         "rpc.js",
+        "sockets.js",
         "tail.js",
         "websocket.js",
         "workers.js",

@@ -75,6 +75,12 @@ pub trait Channel: Send + Sync {
         false
     }
 
+    /// Whether `fetch` takes a request for a TCP connection: a CONNECT to `tcp://`, `tls://` or `starttls://` whose body is what the
+    /// guest sends. The answer is then a 200 whose body is what the guest gets, or an error.
+    fn takes_connections(&self) -> bool {
+        false
+    }
+
     /// For logs and the audit trail, never for decisions.
     fn name(&self) -> &str;
 }

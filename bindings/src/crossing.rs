@@ -232,6 +232,13 @@ impl Telling {
         }
     }
 
+    /// Where a connection leads.
+    pub(crate) fn to(&mut self, origin: String) {
+        if let Some(crossing) = &mut self.crossing {
+            crossing.origin = origin;
+        }
+    }
+
     /// What became of it.
     pub fn verdict(&mut self, verdict: Verdict) {
         if let Some(crossing) = &mut self.crossing {

@@ -21,6 +21,7 @@ mod policy;
 mod redirect;
 mod resolve;
 mod socket;
+mod tcp;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use atoll_loader::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
 use http::header::{self, HeaderMap, HeaderName};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
@@ -193,6 +194,8 @@ struct Inner {
     client: HttpClient,
     /// For WebSockets.
     sockets: HttpClient,
+    /// For connections.
+    net: EgressNet,
     witness: Arc<dyn Witness>,
 }
 
@@ -208,7 +211,8 @@ impl Egress {
     #[must_use]
     pub fn granted(net: &EgressNet, grant: Grant, name: impl Into<Arc<str>>) -> Self {
         let (client, sockets, witness) = (net.client(), net.socket_client(), net.witness());
-        Self { inner: Arc::new(Inner { name: name.into(), grant, client, sockets, witness }) }
+        let net = net.clone();
+        Self { inner: Arc::new(Inner { name: name.into(), grant, client, sockets, net, witness }) }
     }
 }
 
@@ -221,6 +225,9 @@ impl Channel for Egress {
                 Telling::new(Arc::clone(&inner.witness), &context, &request, &inner.name, class);
             if is_wanted(request.method(), request.headers()) {
                 return inner.socket(request, telling).await.map_err(CallError::from);
+            }
+            if *request.method() == Method::CONNECT {
+                return inner.connect(request, telling).await.map_err(CallError::from);
             }
             match inner.fetch(request, &mut telling).await {
                 Ok((response, hops, slot)) => {
@@ -236,6 +243,10 @@ impl Channel for Egress {
     }
 
     fn takes_sockets(&self) -> bool {
+        true
+    }
+
+    fn takes_connections(&self) -> bool {
         true
     }
 

@@ -63,8 +63,8 @@ const NODE_MODULES: [&str; 51] = [
 
 /// The full specifier of a bare name that is one of Node.js's modules.
 pub(crate) fn node_module(name: &str) -> Option<&'static str> {
-    let bare = |full: &&'static str| full["node:".len()..].cmp(name);
-    NODE_MODULES.binary_search_by(|full| bare(&full)).ok().map(|at| NODE_MODULES[at])
+    let bare = |full: &&str| full["node:".len()..].cmp(name);
+    NODE_MODULES.binary_search_by(bare).ok().map(|at| NODE_MODULES[at])
 }
 
 /// What a specifier means.

@@ -865,7 +865,7 @@ host.setFetchApi({
   isHeaders: (value) => ObjectPrototypeIsPrototypeOf(HeadersPrototype, value), isResponse: responseState.is, listOf, parseUrl, chunkBytes, callFetch,
   partsOf, fromParts, handOver, streamOf, rebuild, headersFrom, extract, consume, toBytes, toText, toBuffer, isStream,
   bodyFrom: (stream) => new Body(STREAM, stream), bodyOfKind: (kind, source, length) => new Body(kind, source, length),
-  incomingResponse, failureOf, network: responseState.setNetwork, outbound: () => outbound,
+  NULL_OUTBOUND, incomingResponse, failureOf, network: responseState.setNetwork, outbound: () => outbound,
   setOutbound: (capability) => void (outbound = capability),
   trimmed() {
     ({ core, primordials } = host);

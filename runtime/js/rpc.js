@@ -121,6 +121,15 @@ class ServiceStub {
       return PromiseReject(error);
     }
   }
+  connect(address, options = undefined) {
+    const state = stateOf(this);
+    if (state?.type !== "service" && state?.type !== "loopback") throw new TypeError("Illegal invocation");
+    host.load("ext:atoll/sockets.js");
+    const capability = reach(state);
+    // What has no number yet is a worker that is still being found.
+    if (typeof capability !== "number") throw new Error("Incoming CONNECT on a worker not supported");
+    return host.sockets.connectThrough(capability, address, options);
+  }
 }
 class LoopbackServiceStub {}
 ObjectSetPrototypeOf(LoopbackServiceStub.prototype, ServiceStub.prototype);

@@ -477,13 +477,9 @@ class WebSocketPair {
 
 // ---- As a client -------------------------------------------------------------------------------------------
 
-const NULL_OUTBOUND =
-  "This worker is not permitted to access the internet via global functions like fetch(). It must use capabilities " +
-  "(such as bindings in 'env') to talk to the outside world.";
-
 /** Asks for a WebSocket: the reply, and the stream that carries what is sent. */
 async function open(capability, url, headers, begun, signal = null) {
-  if (capability < 0) throw new Error(NULL_OUTBOUND);
+  if (capability < 0) throw new Error(fetchApi.NULL_OUTBOUND);
   const output = op_body_open(currentId());
   const call = op_call(currentId(), capability, "GET", url, headers, STREAM, output, -1, "manual");
   begun(call);

@@ -36,6 +36,8 @@ pub(crate) enum CallRefused {
     TooManyStubs,
     #[error("This binding takes method calls with at most {METHOD_BYTES_MAX} bytes of plain data.")]
     PlainOnly,
+    #[error("Incoming CONNECT on a worker not supported")]
+    NoConnections,
     #[error("The capability is gone.")]
     NoCapability,
 }
@@ -54,6 +56,9 @@ impl IsolateState {
         outgoing: Outgoing,
     ) -> Result<u32, CallRefused> {
         let (root, capability) = self.use_capability(owner, capability)?;
+        if head.0.method == "CONNECT" && !matches!(capability, Capability::Channel(_)) {
+            return Err(CallRefused::NoConnections);
+        }
         match capability {
             Capability::Channel(channel) => {
                 let key = self.next_call(owner, &root);

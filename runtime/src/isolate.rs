@@ -659,7 +659,7 @@ impl Isolate {
     }
 }
 
-fn stopped(verdict: Verdict) -> Outcome {
+pub(crate) fn stopped(verdict: Verdict) -> Outcome {
     verdict.limit().map_or(Outcome::Canceled, Outcome::Limit)
 }
 

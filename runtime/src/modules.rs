@@ -314,8 +314,10 @@ impl Modules {
         referrer: &str,
         specifier: &str,
     ) -> Option<v8::Local<'s, v8::Object>> {
-        if specifier == "cloudflare:workers" {
-            return self.script(scope, "ext:atoll/cloudflare_workers.js");
+        match specifier {
+            "cloudflare:sockets" => return self.script(scope, "ext:atoll/sockets.js"),
+            "cloudflare:workers" => return self.script(scope, "ext:atoll/cloudflare_workers.js"),
+            _ => {}
         }
         if specifier.starts_with("node:") {
             let node = self.script(scope, "ext:atoll/node/modules.js")?;

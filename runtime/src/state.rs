@@ -359,6 +359,11 @@ impl IsolateState {
     /// The one place where an invocation ends: releases all it has and says `Done`.
     pub(crate) fn finish(&mut self, number: u32, outcome: Outcome) {
         let Some(running) = self.running.remove(&number) else { return };
+        // What a stopped guest threw on its way out, as from native code that gave up, is not why it ended.
+        let outcome = match (outcome, self.slot.verdict()) {
+            (Outcome::GuestError(_), Some(verdict)) => crate::isolate::stopped(verdict),
+            (outcome, _) => outcome,
+        };
         self.by_id.remove(&running.id);
         self.release_streams(number, &outcome);
         self.release_calls(number);

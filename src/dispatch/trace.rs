@@ -137,6 +137,10 @@ impl Channel for Traced {
         self.channel.takes_sockets()
     }
 
+    fn takes_connections(&self) -> bool {
+        self.channel.takes_connections()
+    }
+
     fn name(&self) -> &str {
         self.channel.name()
     }

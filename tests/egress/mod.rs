@@ -1,5 +1,7 @@
 //! Policy classes through the real binary: a guest's `fetch()` against an origin over TLS, a name server, and a redirect.
 
+mod connect;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;

@@ -6,6 +6,8 @@ use std::io::Write as _;
 
 use base64::Engine as _;
 
+mod lines;
+
 #[path = "../../bindings/tests/all/outside.rs"]
 #[allow(
     dead_code,
@@ -15,6 +17,7 @@ use base64::Engine as _;
 )]
 mod shared;
 
+pub(crate) use lines::Lines;
 pub(crate) use shared::{Answer, NameServer, Web, certificate};
 
 /// `[outbound]` that trusts the origin's authority, asks this name server and may dial this port of the loopback.
@@ -30,7 +33,7 @@ impl Outside {
         Self::at(web.port, &web.root, names)
     }
 
-    /// For whatever listens at this port under this authority.
+    /// For whoever listens there, with a certificate of this authority.
     pub(crate) fn at(port: u16, authority: &[u8], names: &NameServer) -> Self {
         let mut root = tempfile::NamedTempFile::new().expect("a temporary file");
         let pem = base64::engine::general_purpose::STANDARD.encode(authority);

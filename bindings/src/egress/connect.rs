@@ -56,8 +56,18 @@ impl Connector {
     async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
         let scheme = uri.scheme_str().and_then(Scheme::of).ok_or(ConnectError::NoHost)?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or(ConnectError::NoHost)?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(scheme.port());
+        self.reach(host, port).await.map(TokioIo::new)
+    }
+
+    /// A connection to a vetted address of this host.
+    pub(super) async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+        let limit = Duration::from_millis(CONNECT_MS_MAX);
+        tokio::time::timeout(limit, self.reach(host, port)).await.unwrap_or(Err(ConnectError::TimedOut))
+    }
+
+    async fn reach(&self, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
         let resolved = self.resolver.addresses(host).await.ok_or(ConnectError::Unresolved)?;
         let resolved = resolved.into_iter().map(|address| SocketAddr::new(address, port));
         let vetted: Vec<_> =
@@ -73,7 +83,7 @@ impl Connector {
                 }
                 // A small request must not wait for an acknowledgement.
                 let _ = stream.set_nodelay(true);
-                return Ok(TokioIo::new(stream));
+                return Ok(stream);
             }
         }
         Err(ConnectError::Failed)

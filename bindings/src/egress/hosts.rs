@@ -6,7 +6,8 @@ use std::str::FromStr;
 pub const PATTERNS_MAX: usize = 1_000;
 
 /// A pattern of origins: `api.example.com`, `*.example.com`, `*`, each with an optional `:port` (or `:*`) and an optional
-/// `http://` for plain text. Without a port it means the scheme's own.
+/// `http://` for plain text. Without a port it means the scheme's own. `tcp://db.example.com:5432` is for `connect()`, with or
+/// without TLS, and always names its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPattern {
     /// `None`: both; only in patterns that deny.
@@ -15,11 +16,13 @@ pub struct HostPattern {
     port: Option<u16>,
 }
 
-/// The two schemes that egress speaks.
+/// What egress speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
     Http,
     Https,
+    /// Bytes, secured or not.
+    Tcp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,7 @@ enum Host {
 pub struct BadPattern(pub String);
 
 impl Scheme {
+    /// That of a URL; nobody has requests over bare TCP.
     pub(super) fn of(text: &str) -> Option<Self> {
         match text {
             "http" => Some(Self::Http),
@@ -44,10 +48,12 @@ impl Scheme {
         }
     }
 
+    /// The port of a URL without one; 0, which nobody can dial, where there is no such thing.
     pub(super) fn port(self) -> u16 {
         match self {
             Self::Http => 80,
             Self::Https => 443,
+            Self::Tcp => 0,
         }
     }
 }
@@ -58,6 +64,9 @@ impl FromStr for HostPattern {
     fn from_str(text: &str) -> Result<Self, BadPattern> {
         let pattern = Self::denying(text)?;
         let scheme = pattern.scheme.unwrap_or(Scheme::Https);
+        if scheme == Scheme::Tcp && !has_port(text) {
+            return Err(BadPattern(text.to_owned()));
+        }
         let port = if has_port(text) { pattern.port } else { Some(scheme.port()) };
         Ok(Self { scheme: Some(scheme), port, ..pattern })
     }
@@ -84,6 +93,7 @@ impl HostPattern {
         let bad = || BadPattern(text.to_owned());
         let (scheme, rest) = match text.split_once("://") {
             None => (None, text),
+            Some(("tcp", rest)) => (Some(Scheme::Tcp), rest),
             Some((scheme, rest)) => (Some(Scheme::of(scheme).ok_or_else(bad)?), rest),
         };
         let (host, port) = split_port(rest);
@@ -134,7 +144,7 @@ mod tests {
 
     #[test]
     fn patterns_cover_what_they_say() {
-        use Scheme::{Http, Https};
+        use Scheme::{Http, Https, Tcp};
         let cases = [
             ("api.example.com", Https, "api.example.com", 443, true),
             ("API.example.com", Https, "api.example.com", 443, true),
@@ -157,6 +167,10 @@ mod tests {
             ("*", Https, "anything.at.all", 443, true),
             ("*", Http, "anything.at.all", 80, false),
             ("http://*:*", Http, "anything.at.all", 99, true),
+            ("*", Tcp, "anything.at.all", 443, false),
+            ("tcp://db.example.com:5432", Tcp, "db.example.com", 5432, true),
+            ("tcp://db.example.com:5432", Tcp, "db.example.com", 5433, false),
+            ("tcp://db.example.com:443", Https, "db.example.com", 443, false),
         ];
         for (pattern, scheme, host, port, expected) in cases {
             let parsed: HostPattern = pattern.parse().expect(pattern);
@@ -167,8 +181,20 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for bad in [
-            "", "a..b", "*.", "*.*.com", "a*.com", "ftp://a", "a:99999", "a b", "a/b", "user@a", ":80",
+            "",
+            "a..b",
+            "*.",
+            "*.*.com",
+            "a*.com",
+            "ftp://a",
+            "a:99999",
+            "a b",
+            "a/b",
+            "user@a",
+            ":80",
             "[zz]",
+            "tcp://a",
+            "tls://a:1",
         ] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
         }

@@ -7,7 +7,7 @@
 //!      └── else: the nearest miss: Path, Method, Origin
 //! ```
 //!
-//! An empty list of allow rules allows nothing. A deny rule without scheme or port means all of them, an allow rule without
+//! Requests only: connections have [`Policy::check_tcp`]. An empty list of allow rules allows nothing. A deny rule without scheme or port means all of them, an allow rule without
 //! them means https on 443: each errs to the safe side.
 
 use http::Method;
@@ -88,6 +88,22 @@ impl Policy {
         }
         Err(nearest)
     }
+
+    /// Decides about a TCP connection: only rules that say `tcp://` allow one, and a deny rule for the host forbids it whatever
+    /// its paths and methods are, as nobody sees what goes through.
+    ///
+    /// # Errors
+    /// The reason for a no.
+    pub fn check_tcp(&self, host: &str, port: u16) -> Result<(), Denial> {
+        let at = |rule: &&Rule| rule.origin.covers(Scheme::Tcp, host, port);
+        if self.deny.iter().any(|rule| at(&rule)) {
+            return Err(Denial::Rule);
+        }
+        match self.allow.iter().find(at) {
+            Some(_) => Ok(()),
+            None => Err(Denial::Origin),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +152,20 @@ mod tests {
         ] {
             assert_eq!(check(&policy, method, url), expected, "{method} {url}");
         }
+    }
+
+    #[test]
+    fn connections_need_rules_of_their_own() {
+        let policy = Policy {
+            allow: vec![rule("*", &[], &[]), rule("tcp://*.example.com:5432", &[], &[])],
+            deny: vec![deny("no.example.com", &["/x"])],
+        };
+        let check = |host, port| policy.check_tcp(host, port).map_err(Denial::code);
+        assert_eq!(check("db.example.com", 5432), Ok(()));
+        assert_eq!(check("db.example.com", 443), Err("egress_origin"));
+        assert_eq!(check("example.org", 5432), Err("egress_origin"));
+        assert_eq!(check("no.example.com", 5432), Err("egress_rule"), "a deny rule with paths too");
+        assert_eq!(Policy::default().check_tcp("a", 1), Err(Denial::Origin));
     }
 
     #[test]

@@ -185,6 +185,9 @@ async fn run(
     if is_wanted(head.method(), head.headers()) && !channel.takes_sockets() {
         return reply.refuse(CallError::Invalid("This binding does not take WebSockets.".to_owned()));
     }
+    if *head.method() == http::Method::CONNECT && !channel.takes_connections() {
+        return reply.refuse(CallError::Invalid("This binding does not take TCP connections.".to_owned()));
+    }
     let body = match (streamed, body) {
         (Some(streamed), _) => RequestBody::stream(streamed),
         (None, Body::Inline(bytes)) => RequestBody::Full(bytes),

@@ -141,6 +141,7 @@ impl Peer {
                 self.say(done(id, Outcome::Done));
             }
             Event::Execute { input } => self.execute(id, input.clone(), &invoke),
+            Event::Session { .. } => panic!("no test here binds another worker"),
         }
     }
 
