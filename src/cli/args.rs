@@ -419,7 +419,7 @@ pub(crate) enum Tokens {
     Create {
         /// What it is called in lists
         name: String,
-        /// What it is for: read, deploy, execute, secrets, tokens, proxy; may be repeated
+        /// What it is for: read, deploy, execute, audit, secrets, tokens, proxy; may be repeated
         #[arg(long = "scope", value_name = "SCOPE", required = true)]
         scopes: Vec<String>,
         /// When it ends

@@ -28,7 +28,7 @@ pub(crate) const NEIGHBOUR_TOKEN_SHA256: &str =
 pub(crate) const BASE_DOMAIN: &str = "atoll.test";
 
 /// What both tokens are for.
-const SCOPES: &str = r#"["read", "deploy", "execute", "secrets", "tokens", "proxy"]"#;
+const SCOPES: &str = r#"["read", "deploy", "execute", "audit", "secrets", "tokens", "proxy"]"#;
 
 /// How long the server may take to be ready, in seconds.
 const START_SECONDS_MAX: u64 = 60;
