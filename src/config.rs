@@ -7,8 +7,10 @@ mod audit;
 mod egress;
 mod hosts;
 mod http;
+mod identity;
 mod name;
 mod sandbox;
+mod secrets;
 mod tenant;
 
 use std::collections::BTreeMap;
@@ -24,13 +26,16 @@ pub use audit::{AuditConfig, Fsync, OnFull};
 pub use egress::EgressClass;
 pub use hosts::HostClassConfig;
 pub use http::HttpLimits;
+pub use identity::IdentityConfig;
 pub use name::{NAME_BYTES_MAX, Name, is_host_name};
 pub use sandbox::{EngineOptions, SandboxBackend, SandboxConfig};
+pub use secrets::{KeyFrom, KeySource, SecretsConfig};
 pub use tenant::{Scope, Tenant, Token, parse_hex};
 
 use http::RawHttp;
 use tenant::RawTenant;
 
+use crate::access::proxies::settings::{PROXIES_MAX, ProxySettings};
 use crate::admission::GlobalPolicy;
 use crate::cost::Prices;
 use crate::hosts::PenaltyPolicy;
@@ -126,6 +131,12 @@ pub struct Config {
     pub extra_roots: Vec<PathBuf>,
     /// Policy classes of outgoing requests, by name.
     pub egress: BTreeMap<String, EgressClass>,
+    /// The operator's secret proxies, by name.
+    pub proxies: BTreeMap<Name, ProxySettings>,
+    /// Where the master key of secrets comes from; `None`: there are no secrets.
+    pub secrets: Option<SecretsConfig>,
+    /// As whom the gateway signs.
+    pub identity: IdentityConfig,
     /// What the operator asks of code beyond the fixed rules.
     pub checks: CheckConfig,
     /// The operator's own rules for where steps run, in order.
@@ -205,6 +216,9 @@ struct Raw {
     admission: RawAdmission,
     outbound: RawOutbound,
     egress: BTreeMap<String, egress::RawClass>,
+    proxy: BTreeMap<String, ProxySettings>,
+    secrets: Option<secrets::RawSecrets>,
+    identity: identity::RawIdentity,
     checks: CheckConfig,
     route: Vec<RawRouteRule>,
     sandbox: Option<SandboxConfig>,
@@ -252,6 +266,7 @@ impl Raw {
         ensure(!listen.is_empty(), "listen", "needs at least one address")?;
         let base_domain = overrides.base_domain.or(self.base_domain).unwrap_or_else(|| "localhost".into());
         ensure(is_host_name(&base_domain), "base_domain", "is not a lower-case host name")?;
+        let identity = self.identity.check(&base_domain)?;
         let file_tls = self.tls.map(|t| TlsFiles { certificate: t.certificate, key: t.key });
         let hosting = match (overrides.hosting, self.isolate_hosts) {
             (Some(hosting), _) => hosting,
@@ -293,6 +308,7 @@ impl Raw {
             ensure(known, &format!("tenants.{name}.host_class"), "names a class that is not there")?;
             tenants.insert(tenant.name.clone(), Arc::new(tenant));
         }
+        let proxies = proxies(self.proxy, &egress, &tenants)?;
         ensure(self.admission.in_flight_max > 0, "admission.in_flight_max", "must be at least 1")?;
         Ok(Config {
             listen,
@@ -310,6 +326,9 @@ impl Raw {
             name_servers: self.outbound.name_servers,
             extra_roots: self.outbound.extra_roots,
             egress,
+            proxies,
+            secrets: self.secrets.map(secrets::RawSecrets::check).transpose()?,
+            identity,
             checks: self.checks,
             routes: routes(self.route)?,
             sandbox: self.sandbox.map(SandboxConfig::checked).transpose()?,
@@ -320,6 +339,26 @@ impl Raw {
             tenants,
         })
     }
+}
+
+fn proxies(
+    raw: BTreeMap<String, ProxySettings>,
+    egress: &BTreeMap<String, EgressClass>,
+    tenants: &BTreeMap<Name, Arc<Tenant>>,
+) -> Result<BTreeMap<Name, ProxySettings>, ConfigError> {
+    ensure(raw.len() <= PROXIES_MAX, "proxy", "has too many entries")?;
+    let check = |(name, settings): (String, ProxySettings)| {
+        let bad = |field: &str, reason| ConfigError::Value { key: format!("proxy.{name}.{field}"), reason };
+        let label = Name::parse(&name).ok_or_else(|| bad("", "a proxy's name is a lower-case DNS label"))?;
+        settings.check().map_err(|error| bad(error.field, error.reason))?;
+        let known = settings.egress.as_ref().is_none_or(|class| egress.contains_key(class));
+        ensure(known, &format!("proxy.{name}.egress"), "names a class that is not there")?;
+        let known = |tenant: &String| tenant == "*" || tenants.keys().any(|name| name.as_str() == tenant);
+        let some = !settings.tenants.is_empty() && settings.tenants.iter().all(known);
+        ensure(some, &format!("proxy.{name}.tenants"), "needs names of tenants, or `*` for all of them")?;
+        Ok((label, settings))
+    };
+    raw.into_iter().map(check).collect()
 }
 
 fn routes(rules: Vec<RawRouteRule>) -> Result<Vec<RouteRule>, ConfigError> {

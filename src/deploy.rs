@@ -18,6 +18,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::access::Access;
 use crate::bindings::{self, Bindings, BoundNames, CALLERS_MAX, CallerPattern, Place, Services};
 use crate::config::{Config, Name, Tenant};
 use crate::dispatch::logs::LogRing;
@@ -124,7 +125,8 @@ pub(crate) struct Deployer {
     routes: Arc<Routes>,
     isolates: Arc<dyn Isolates>,
     services: Arc<Services>,
-    outbound: Outbound,
+    outbound: Arc<Outbound>,
+    access: Arc<Access>,
     sandboxes: Option<Arc<Sandboxes>>,
     kv: Kv,
     witness: Arc<dyn Witness>,
@@ -141,28 +143,30 @@ impl Deployer {
         store: Store,
         kv: Kv,
         services: Services,
+        outbound: Arc<Outbound>,
+        access: Arc<Access>,
         witness: Arc<dyn Witness>,
         sandboxes: Option<Arc<Sandboxes>>,
-    ) -> Result<Self, DeployError> {
+    ) -> Self {
         let (routes, isolates) = (services.routes.clone(), services.isolates.clone());
         let services = Arc::new(services);
-        let outbound = Outbound::new(config, Arc::clone(&witness))?;
         let (change, logs) = (tokio::sync::Mutex::default(), Mutex::default());
         let (tenants, checks) = (config.tenants.clone(), config.checks.clone());
-        Ok(Self {
+        Self {
             tenants,
             store,
             routes,
             isolates,
             services,
             outbound,
+            access,
             kv,
             witness,
             sandboxes,
             checks,
             change,
             logs,
-        })
+        }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -206,7 +210,11 @@ impl Deployer {
         settings: Settings,
     ) -> Result<Version, DeployError> {
         self.check(tenant, worker.as_str(), &settings)?;
-        bindings::prepare(&settings.bindings, &self.place(tenant, worker.as_str())).await?;
+        bindings::prepare(
+            &settings.bindings,
+            &self.place(tenant, worker.as_str(), settings.egress.as_deref()),
+        )
+        .await?;
         let _change = self.change.lock().await;
         let json = serde_json::to_string(&settings);
         let new = NewVersion {
@@ -266,19 +274,22 @@ impl Deployer {
         &self,
         tenant: &Tenant,
         worker: &str,
+        egress: Option<&str>,
         bindings: &Bindings,
     ) -> Result<BoundNames, DeployError> {
         bindings.keys().try_for_each(|name| check_var_name(name))?;
-        let place = self.place(tenant, worker);
+        let place = self.place(tenant, worker, egress);
         bindings::check(bindings, &place)?;
         Ok(bindings::bind(bindings, &place))
     }
 
     /// For whom bindings are made.
-    fn place<'a>(&'a self, tenant: &'a Tenant, worker: &'a str) -> Place<'a> {
+    fn place<'a>(&'a self, tenant: &'a Tenant, worker: &'a str, egress: Option<&'a str>) -> Place<'a> {
         Place {
             tenant,
             worker,
+            egress: egress.or(tenant.egress.first().map(String::as_str)),
+            access: &self.access,
             services: &self.services,
             kv: &self.kv,
             witness: &self.witness,
@@ -317,13 +328,14 @@ impl Deployer {
             let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
             logs.entry((tenant.name.clone(), worker.clone())).or_default().clone()
         };
+        let place = self.place(tenant, worker.as_str(), settings.egress.as_deref());
         let deployment = Arc::new(Deployment {
             isolate: isolate_name(version),
             tenant: tenant.name.clone(),
             version: version.version,
             bundle,
             vars: vars(&settings),
-            bindings: bindings::bind(&settings.bindings, &self.place(tenant, worker.as_str())),
+            bindings: bindings::bind(&settings.bindings, &place),
             outbound,
             // What was stored was checked.
             allow_callers: settings
@@ -361,7 +373,8 @@ impl Deployer {
         let names = settings.vars.len() + settings.loaders.len() + settings.bindings.len();
         bounded("vars", names, VARS_MAX)?;
         check_names(settings)?;
-        bindings::check(&settings.bindings, &self.place(tenant, worker))?;
+        let place = self.place(tenant, worker, settings.egress.as_deref());
+        bindings::check(&settings.bindings, &place)?;
         bounded("allowCallers", settings.allow_callers.len(), CALLERS_MAX)?;
         for text in &settings.allow_callers {
             if CallerPattern::parse(text).is_none() {

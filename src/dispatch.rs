@@ -159,7 +159,8 @@ impl Deployment {
             };
             (name.clone(), grant)
         };
-        let under = Under { tenant: &self.tenant, trace };
+        let (code, limits) = (self.bundle.hash(), &self.limits);
+        let under = Under { tenant: &self.tenant, trace, code, limits };
         let bound = self.bindings.iter().map(|(name, bound)| (name.clone(), bound.grant(under)));
         Start {
             bundle: self.bundle.clone(),

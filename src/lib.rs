@@ -1,6 +1,7 @@
 //! The gateway: listener, router, admission, dispatch and control API. It never contains V8.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod admission;
 mod api;
 pub mod audit;

@@ -53,6 +53,23 @@ pub struct Routed<'a> {
     pub decision: &'a Decision,
 }
 
+/// A secret, a proxy, a token or an identity was made, changed, taken away or refused. Never holds a value.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessEvent<'a> {
+    /// Whose; empty if nobody knows.
+    pub tenant: &'a str,
+    /// By whom: the id of an API token, `configured` for one of the configuration, or an identity's subject.
+    pub actor: &'a str,
+    /// `secret`, `proxy`, `token`, `identity`, `delegation` or `revocation`.
+    pub what: &'static str,
+    /// Its name or id.
+    pub name: &'a str,
+    /// `put`, `delete`, `create`, `mint`, `revoke` or `refuse`.
+    pub action: &'static str,
+    /// The audience, the version, or the code of the refusal.
+    pub detail: &'a str,
+}
+
 /// What became of an isolate host's process.
 #[derive(Clone, Copy, Debug)]
 pub enum HostEvent<'a> {
@@ -115,6 +132,10 @@ pub trait Observer: Send + Sync + 'static {
     fn crossing(&self, crossing: &Crossing) {
         let Crossing { tenant, worker, origin, .. } = crossing;
         tracing::debug!(%tenant, %worker, code = crossing.verdict.code(), %origin, "capability used");
+    }
+    /// Something was done about secrets, proxies, tokens or identities.
+    fn access(&self, event: &AccessEvent<'_>) {
+        tracing::debug!(?event, "access");
     }
     /// Something became of an isolate host.
     fn host(&self, event: &HostEvent<'_>);

@@ -77,7 +77,9 @@ pub fn route<'a>(host: &'a str, path: &'a str, base_domain: &str) -> Route<'a> {
 }
 
 fn is_gateway_path(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | "/metrics") || path.starts_with("/v1/") || path == "/v1"
+    let own =
+        ["/healthz", "/readyz", "/metrics", "/.well-known/jwks.json", "/.well-known/openid-configuration"];
+    own.contains(&path) || path.starts_with("/v1/") || path == "/v1"
 }
 
 /// What is deployed now, by tenant and worker, and by custom host name.

@@ -23,6 +23,7 @@ mod outside;
 mod packages;
 mod route;
 mod sandbox;
+mod secrets;
 mod soak;
 mod support;
 mod websocket;

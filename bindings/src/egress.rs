@@ -42,7 +42,7 @@ pub use decode::{RATIO_FREE_BYTES, RATIO_MAX};
 pub(crate) use gate::Slot;
 pub use gate::{Caps, Gate};
 pub use hosts::{BadPattern, HostPattern, PATTERNS_MAX};
-pub use path::{BadPrefix, PathPrefix};
+pub use path::{BadPrefix, PathPrefix, is_plain};
 pub use policy::{Policy, Rule};
 pub use resolve::{Resolver, ResolverSetupError};
 

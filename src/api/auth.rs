@@ -7,57 +7,102 @@ use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-use crate::config::{Config, Scope, Tenant};
+use crate::access::tokens::Holder;
+use crate::config::{Config, Name, Scope, Tenant};
+use crate::observe::AccessEvent;
 use crate::problem::Problem;
+use crate::server::Gateway;
 
-/// Longest token, in bytes.
-const TOKEN_BYTES_MAX: usize = 512;
+/// Longest token, in bytes: that of an identity or a delegation.
+const TOKEN_BYTES_MAX: usize = crate::access::identity::jwt::TOKEN_BYTES_MAX;
 /// Bytes of a token's hash that name it: enough to tell all tokens of a configuration apart.
 const TOKEN_ID_BYTES: usize = 8;
 
-/// The tenant whose token this request carries, if the token has the scope.
-pub(super) fn authorize(config: &Config, headers: &HeaderMap, scope: Scope) -> Result<Arc<Tenant>, Problem> {
-    let digest = presented(headers).ok_or_else(Problem::unauthorized)?;
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// For whom.
+    pub(super) tenant: Arc<Tenant>,
+    /// Which token: its id, or `configured`.
+    pub(super) actor: String,
+    /// What it may do.
+    pub(super) scopes: Vec<Scope>,
+}
+
+impl Caller {
+    /// Reports what it did.
+    pub(super) fn tell(
+        &self,
+        gateway: &Gateway,
+        what: &'static str,
+        name: &str,
+        action: &'static str,
+        detail: &str,
+    ) {
+        let (tenant, actor) = (self.tenant.name.as_str(), self.actor.as_str());
+        gateway.access.tell(&AccessEvent { tenant, actor, what, name, action, detail });
+    }
+}
+
+/// Who this request's token speaks for, if the token has the scope. `made` looks up the tokens that tenants made.
+pub(super) fn authorize(
+    config: &Config,
+    made: impl FnOnce(&[u8; 32]) -> Option<Holder>,
+    headers: &HeaderMap,
+    scope: Scope,
+) -> Result<Caller, Problem> {
+    let digest: [u8; 32] =
+        bearer(headers).map(|token| Sha256::digest(token).into()).ok_or_else(Problem::unauthorized)?;
+    let caller = match configured(config, &digest) {
+        Some(caller) => caller,
+        None => {
+            let Holder { tenant, id, scopes } = made(&digest).ok_or_else(Problem::unauthorized)?;
+            // A tenant that is not configured any more has no rights.
+            let tenant = Name::parse(&tenant).and_then(|name| config.tenants.get(&name));
+            let tenant = tenant.cloned().ok_or_else(Problem::unauthorized)?;
+            Caller { tenant, actor: id, scopes }
+        }
+    };
+    if !caller.scopes.contains(&scope) {
+        return Err(Problem::forbidden(format!("This token lacks the scope `{}`.", scope.name())));
+    }
+    Ok(caller)
+}
+
+fn configured(config: &Config, digest: &[u8; 32]) -> Option<Caller> {
     // Every token is compared, in constant time, so that time tells neither how near a guess was nor whose it is.
     let (mut found, mut place, mut index) = (Choice::from(0), 0u32, 0u32);
     for token in config.tenants.values().flat_map(|tenant| &tenant.tokens) {
-        let same = token.sha256.ct_eq(&digest);
+        let same = token.sha256.ct_eq(digest);
         place.conditional_assign(&index, same);
         found |= same;
         index += 1;
     }
     if !bool::from(found) {
-        return Err(Problem::unauthorized());
+        return None;
     }
     let mut all =
         config.tenants.values().flat_map(|tenant| tenant.tokens.iter().map(move |token| (tenant, token)));
-    let (tenant, token) = all.nth(place as usize).ok_or_else(Problem::unauthorized)?;
-    if !token.scopes.contains(&scope) {
-        return Err(Problem::forbidden(match scope {
-            Scope::Read => "This token lacks the scope `read`.",
-            Scope::Deploy => "This token lacks the scope `deploy`.",
-            Scope::Execute => "This token lacks the scope `execute`.",
-            Scope::Sandbox => "This token lacks the scope `sandbox`.",
-            Scope::Audit => "This token lacks the scope `audit`.",
-        }));
-    }
-    Ok(tenant.clone())
+    let (tenant, token) = all.nth(place as usize)?;
+    let (tenant, scopes) = (tenant.clone(), token.scopes.clone());
+    Some(Caller { tenant, actor: "configured".to_owned(), scopes })
 }
 
 /// Names the presented token in the audit log: the beginning of its SHA-256, which the configuration holds whole.
 pub(super) fn token_id(headers: &HeaderMap) -> Option<String> {
-    let digest = presented(headers)?;
+    let digest = Sha256::digest(bearer(headers)?);
     Some(digest[..TOKEN_ID_BYTES].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn presented(headers: &HeaderMap) -> Option<[u8; 32]> {
+/// The one bearer token of a request.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next()?.as_bytes();
     if values.next().is_some() || value.len() < 7 || !value[..7].eq_ignore_ascii_case(b"bearer ") {
         return None;
     }
     let token = value[7..].trim_ascii();
-    (!token.is_empty() && token.len() <= TOKEN_BYTES_MAX).then(|| Sha256::digest(token).into())
+    (!token.is_empty() && token.len() <= TOKEN_BYTES_MAX).then_some(token)
 }
 
 #[cfg(test)]
@@ -81,14 +126,28 @@ mod tests {
             for value in values {
                 headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
             }
-            let tenant = authorize(&config, &headers, scope);
-            tenant.map(|tenant| tenant.name.to_string()).map_err(|problem| problem.status())
+            let made = |digest: &[u8; 32]| {
+                let tenant = if *digest == <[u8; 32]>::from(Sha256::digest("made")) { "b" } else { "gone" };
+                let known =
+                    ["made", "orphan"].iter().any(|token| *digest == <[u8; 32]>::from(Sha256::digest(token)));
+                let holder = Holder { tenant: tenant.into(), id: "1".into(), scopes: vec![Scope::Secrets] };
+                known.then_some(holder)
+            };
+            let caller = authorize(&config, made, &headers, scope);
+            caller.map(|caller| caller.tenant.name.to_string()).map_err(|problem| problem.status())
         };
         let (denied, forbidden) = (Err(StatusCode::UNAUTHORIZED), Err(StatusCode::FORBIDDEN));
         assert_eq!(try_with(&["Bearer alpha"], Scope::Deploy), Ok("a".into()));
         assert_eq!(try_with(&["bearer  alpha "], Scope::Execute), Ok("a".into()));
         assert_eq!(try_with(&["Bearer beta"], Scope::Read), Ok("b".into()));
         assert_eq!(try_with(&["Bearer beta"], Scope::Deploy), forbidden);
+        assert_eq!(try_with(&["Bearer made"], Scope::Secrets), Ok("b".into()));
+        assert_eq!(try_with(&["Bearer made"], Scope::Read), forbidden);
+        assert_eq!(try_with(&["Bearer orphan"], Scope::Secrets), denied);
+        // A token without named scopes has those that it always had.
+        for scope in [Scope::Secrets, Scope::Tokens, Scope::Proxy] {
+            assert_eq!(try_with(&["Bearer alpha"], scope), forbidden);
+        }
         let hash = format!("Bearer {}", hex("alpha"));
         let long = format!("Bearer {}", "x".repeat(TOKEN_BYTES_MAX + 1));
         for bad in [

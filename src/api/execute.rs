@@ -253,8 +253,10 @@ async fn prepare(
             format!("`bindings`: {name:?} is there twice"),
         ));
     }
-    let bound =
-        gateway.deployer.bind(tenant, id, &parsed.bindings).map_err(|error| deploy_problem(&error))?;
+    let bound = gateway
+        .deployer
+        .bind(tenant, id, parsed.egress.as_deref(), &parsed.bindings)
+        .map_err(|error| deploy_problem(&error))?;
     let outbound = gateway
         .deployer
         .outbound(tenant, id, parsed.egress.as_deref(), &parsed.outbound)
@@ -270,8 +272,10 @@ async fn prepare(
         let detail = "`bindings` are available in isolates only, and this step runs in a sandbox.";
         return Err(Problem::unprocessable("bindings_in_sandbox", detail));
     }
-    let under = Under { tenant: &tenant.name, trace };
-    env.extend(bound.iter().map(|(name, bound)| (name.clone(), bound.grant(under))));
+    if let Some(bundle) = plan.bundle() {
+        let under = Under { tenant: &tenant.name, trace, code: bundle.hash(), limits: &plan.limits };
+        env.extend(bound.iter().map(|(name, bound)| (name.clone(), bound.grant(under))));
+    }
     let start = match (plan.decision.runtime, plan.bundle()) {
         (Runtime::Isolate, Some(bundle)) => Some(Start {
             bundle: bundle.clone(),

@@ -50,6 +50,15 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// A small JSON body.
+pub(super) async fn small<T: DeserializeOwned>(
+    request: Request<Incoming>,
+    limits: &HttpLimits,
+) -> Result<T, Problem> {
+    require_json(request.headers())?;
+    parse(&read(request, limits, SMALL_BODY_BYTES_MAX).await?)
+}
+
 /// What a client wants to get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {

@@ -6,11 +6,16 @@ mod audit;
 mod auth;
 mod events;
 mod execute;
+mod identity;
 mod input;
 mod kv;
 mod logs;
+mod proxies;
+mod proxy;
 mod query;
 pub(crate) mod sandboxes;
+mod secrets;
+mod tokens;
 mod workers;
 
 use std::sync::Arc;
@@ -50,6 +55,23 @@ enum Action {
     Scheduled,
     Logs,
     Sandbox(Op),
+    ListSecrets,
+    GetSecret,
+    PutSecret,
+    DeleteSecret,
+    ListProxies,
+    GetProxy,
+    PutProxy,
+    DeleteProxy,
+    Proxy,
+    ListTokens,
+    CreateToken,
+    DeleteToken,
+    Identity,
+    Delegation,
+    Revoke,
+    Keys,
+    Issuer,
     ListKv,
     DeleteKv,
     Audit,
@@ -63,6 +85,11 @@ impl Action {
             Self::DeleteWorker => Some("delete"),
             Self::Rollback => Some("rollback"),
             Self::DeleteKv => Some("delete_kv"),
+            Self::PutSecret => Some("put_secret"),
+            Self::DeleteSecret => Some("delete_secret"),
+            Self::PutProxy => Some("put_proxy"),
+            Self::DeleteProxy => Some("delete_proxy"),
+            Self::DeleteToken => Some("revoke_token"),
             _ => None,
         }
     }
@@ -118,6 +145,28 @@ const TABLE: &[Entry] = &[
     ("GET", "/v1/sandboxes/{user}/snapshot", Action::Sandbox(Op::Snapshot), SANDBOX),
     ("POST", "/v1/sandboxes/{user}/restore", Action::Sandbox(Op::Restore), SANDBOX),
     ("GET", "/v1/sandboxes/{user}/usage", Action::Sandbox(Op::Usage), SANDBOX),
+    ("GET", "/v1/secrets", Action::ListSecrets, Some(Scope::Secrets)),
+    ("GET", "/v1/secrets/{name}", Action::GetSecret, Some(Scope::Secrets)),
+    ("PUT", "/v1/secrets/{name}", Action::PutSecret, Some(Scope::Secrets)),
+    ("DELETE", "/v1/secrets/{name}", Action::DeleteSecret, Some(Scope::Secrets)),
+    ("GET", "/v1/proxies", Action::ListProxies, Some(Scope::Secrets)),
+    ("GET", "/v1/proxies/{name}", Action::GetProxy, Some(Scope::Secrets)),
+    ("PUT", "/v1/proxies/{name}", Action::PutProxy, Some(Scope::Secrets)),
+    ("DELETE", "/v1/proxies/{name}", Action::DeleteProxy, Some(Scope::Secrets)),
+    // Any method of the proxy's rule; its tokens are not API tokens, so `answer` takes these paths first.
+    ("GET", PROXY_PATTERN, Action::Proxy, Some(Scope::Proxy)),
+    ("POST", PROXY_PATTERN, Action::Proxy, Some(Scope::Proxy)),
+    ("PUT", PROXY_PATTERN, Action::Proxy, Some(Scope::Proxy)),
+    ("PATCH", PROXY_PATTERN, Action::Proxy, Some(Scope::Proxy)),
+    ("DELETE", PROXY_PATTERN, Action::Proxy, Some(Scope::Proxy)),
+    ("GET", "/v1/tokens", Action::ListTokens, Some(Scope::Tokens)),
+    ("POST", "/v1/tokens", Action::CreateToken, Some(Scope::Tokens)),
+    ("POST", "/v1/tokens/identity", Action::Identity, Some(Scope::Proxy)),
+    ("POST", "/v1/tokens/delegation", Action::Delegation, Some(Scope::Proxy)),
+    ("POST", "/v1/tokens/revoke", Action::Revoke, Some(Scope::Tokens)),
+    ("DELETE", "/v1/tokens/{name}", Action::DeleteToken, Some(Scope::Tokens)),
+    ("GET", "/.well-known/jwks.json", Action::Keys, None),
+    ("GET", "/.well-known/openid-configuration", Action::Issuer, None),
     ("GET", "/v1/kv", Action::ListKv, Some(Scope::Read)),
     ("DELETE", "/v1/kv/{name}", Action::DeleteKv, Some(Scope::Deploy)),
     ("GET", "/v1/audit", Action::Audit, Some(Scope::Audit)),
@@ -125,6 +174,8 @@ const TABLE: &[Entry] = &[
 
 /// Its right reaches files and processes, which no other scope does.
 const SANDBOX: Option<Scope> = Some(Scope::Sandbox);
+/// Paths that lead to upstreams.
+const PROXY_PATTERN: &str = "/v1/proxy/{name}/{path}";
 
 /// The methods of a path, for `Allow`.
 fn allow(pattern: &str) -> String {
@@ -186,44 +237,52 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
     let path = request.uri().path().to_owned();
+    if let Some(rest) = path.strip_prefix("/v1/proxy/") {
+        return proxy::answer(gateway, rest.split('/').next().unwrap_or_default(), request).await;
+    }
     let (action, scope, names) = find(request.method().as_str(), &path)?;
     let Some(scope) = scope else { return open(gateway, action).await };
-    let tenant = auth::authorize(&gateway.config, request.headers(), scope)?;
-    if action == Action::Execute {
-        return execute::post(gateway, &tenant, request).await;
+    if matches!(action, Action::Identity | Action::Delegation) {
+        return identity::post(gateway, action == Action::Delegation, request).await;
     }
-    if action == Action::Audit {
-        return audit::get(gateway, &tenant, request.uri().query()).await;
-    }
-    if action == Action::ListWorkers {
-        return workers::list(gateway, &tenant).await;
-    }
+    let made = |digest: &[u8; 32]| gateway.access.tokens.find(digest, now_ms());
+    let caller = auth::authorize(&gateway.config, made, request.headers(), scope)?;
+    let tenant = &caller.tenant;
     if let Action::Sandbox(op) = action {
-        return sandboxes::http(gateway, &tenant, Target::new(op, &names)?, request).await;
+        return sandboxes::http(gateway, tenant, Target::new(op, &names)?, request).await;
     }
+    let name = names.first().copied();
     match action {
-        Action::ListKv => return kv::list(gateway, &tenant).await,
-        Action::DeleteKv => {
-            return kv::delete(gateway, &tenant, names.first().copied().unwrap_or_default()).await;
-        }
+        Action::Audit => return audit::get(gateway, tenant, request.uri().query()).await,
+        Action::ListKv => return kv::list(gateway, tenant).await,
+        Action::DeleteKv => return kv::delete(gateway, tenant, name.unwrap_or_default()).await,
+        Action::Execute => return execute::post(gateway, tenant, request).await,
+        Action::ListWorkers => return workers::list(gateway, tenant).await,
+        Action::ListSecrets => return Ok(secrets::list(gateway, &caller)),
+        Action::ListProxies => return Ok(proxies::list(gateway, &caller)),
+        Action::ListTokens => return Ok(tokens::list(gateway, &caller)),
+        Action::CreateToken => return tokens::post(gateway, &caller, request).await,
+        Action::Revoke => return identity::revoke(gateway, &caller, request).await,
         _ => {}
     }
-    let name = names.first().and_then(|name| Name::parse(name)).ok_or_else(|| {
-        Problem::unprocessable(
-            "worker_name",
-            "A worker's name is a lower-case DNS label of at most 63 bytes.",
-        )
-    })?;
+    let name = name.and_then(Name::parse).ok_or_else(|| bad_name(action))?;
     let token = auth::token_id(request.headers());
     let (payer, worker) = (tenant.name.shared(), name.shared());
     let answer = match action {
-        Action::PutWorker => workers::put(gateway, &tenant, name, request).await,
-        Action::DeleteWorker => workers::delete(gateway, &tenant, &name).await,
-        Action::Versions => workers::versions(gateway, &tenant, &name).await,
-        Action::Rollback => workers::rollback(gateway, &tenant, name, request).await,
-        Action::Scheduled => workers::scheduled(gateway, &tenant, &name, request).await,
-        Action::Logs => logs::get(gateway, &tenant, &name, request.headers()),
-        _ => workers::get(gateway, &tenant, &name).await,
+        Action::PutWorker => workers::put(gateway, tenant, name, request).await,
+        Action::DeleteWorker => workers::delete(gateway, tenant, &name).await,
+        Action::Versions => workers::versions(gateway, tenant, &name).await,
+        Action::Rollback => workers::rollback(gateway, tenant, name, request).await,
+        Action::Scheduled => workers::scheduled(gateway, tenant, &name, request).await,
+        Action::Logs => logs::get(gateway, tenant, &name, request.headers()),
+        Action::GetSecret => secrets::get(gateway, &caller, &name),
+        Action::PutSecret => secrets::put(gateway, &caller, &name, request).await,
+        Action::DeleteSecret => secrets::delete(gateway, &caller, &name).await,
+        Action::GetProxy => proxies::get(gateway, &caller, &name),
+        Action::PutProxy => proxies::put(gateway, &caller, &name, request).await,
+        Action::DeleteProxy => proxies::delete(gateway, &caller, &name).await,
+        Action::DeleteToken => tokens::delete(gateway, &caller, &name).await,
+        _ => workers::get(gateway, tenant, &name).await,
     };
     if let Some(action) = action.changes() {
         let outcome = answer.as_ref().map_or_else(Problem::code, |_| "done");
@@ -234,12 +293,25 @@ pub(crate) async fn answer(
     answer
 }
 
+/// What is named wrongly.
+fn bad_name(action: Action) -> Problem {
+    let (code, what) = match action {
+        Action::GetSecret | Action::PutSecret | Action::DeleteSecret => ("secret_name", "A secret's name"),
+        Action::GetProxy | Action::PutProxy | Action::DeleteProxy => ("proxy_name", "A proxy's name"),
+        Action::DeleteToken => ("token_id", "A token's id"),
+        _ => ("worker_name", "A worker's name"),
+    };
+    Problem::unprocessable(code, format!("{what} is a lower-case DNS label of at most 63 bytes."))
+}
+
 /// What needs no token.
 async fn open(gateway: &Gateway, action: Action) -> Result<Response<ReplyBody>, Problem> {
     let unready = |detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).retry_after(1);
     match action {
         Action::Metrics => Ok(text("text/plain; version=0.0.4; charset=utf-8", gateway.observer.metrics())),
         Action::OpenApi => Ok(text("application/json", OPENAPI)),
+        Action::Keys => Ok(published(&gateway.access.issuer.jwks())),
+        Action::Issuer => Ok(published(&gateway.access.issuer.document())),
         Action::Ready if *gateway.draining.borrow() != Phase::Serving => {
             Err(unready("The server is draining."))
         }
@@ -280,6 +352,20 @@ fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<ReplyBody>
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// JSON that anyone may keep for a while: less than a key is published before it signs.
+fn published(value: &impl Serialize) -> Response<ReplyBody> {
+    let mut response = json(StatusCode::OK, value);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=600"));
+    response
+}
+
+/// An answer without a body.
+fn no_content() -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
 

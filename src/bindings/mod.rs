@@ -10,9 +10,11 @@
 //! To add a kind: a file with its settings (a struct with `deny_unknown_fields`), a `check` and a `bind`; one arm in the enum and
 //! in each of its matches; its shape in `openapi.json`.
 
+pub(crate) mod identity;
 mod kv;
 mod logger;
 mod sandbox;
+mod secret_proxy;
 mod service;
 
 use std::collections::BTreeMap;
@@ -20,12 +22,15 @@ use std::sync::Arc;
 
 use atoll_bindings::crossing::Witness;
 use atoll_bindings::link::Grant;
+use atoll_loader::bundle::CodeHash;
+use atoll_loader::limits::Limits;
 use serde::{Deserialize, Serialize};
 
 pub use service::{CallerPattern, Services};
 
 pub(crate) use service::CALLERS_MAX;
 
+use crate::access::Access;
 use crate::config::{Name, Tenant};
 use crate::deploy::outbound::Outbound;
 use crate::deploy::{DeployError, invalid};
@@ -48,6 +53,10 @@ pub enum Binding {
     Service(service::Service),
     /// A namespace of the key-value store.
     Kv(kv::KvNamespace),
+    /// Requests with a credential that the guest does not see.
+    SecretProxy(secret_proxy::SecretProxy),
+    /// Signed statements of who the invocation is.
+    Identity(identity::Identity),
 }
 
 impl Binding {
@@ -58,6 +67,8 @@ impl Binding {
             Self::Sandbox(sandbox) => sandbox.check(place),
             Self::Service(service) => service.check(),
             Self::Kv(kv) => kv.check(),
+            Self::SecretProxy(proxy) => proxy.check(place),
+            Self::Identity(identity) => identity.check(),
         }
     }
 
@@ -66,6 +77,8 @@ impl Binding {
         match self {
             Self::Logger(logger) => logger.bind(),
             Self::Sandbox(sandbox) => sandbox.bind(place),
+            Self::SecretProxy(proxy) => proxy.bind(place),
+            Self::Identity(identity) => identity.bind(place),
             Self::Service(service) => service.bind(place),
             Self::Kv(kv) => kv.bind(place),
         }
@@ -74,7 +87,11 @@ impl Binding {
     /// Makes what it names, where that is not there before it is first named.
     async fn prepare(&self, place: &Place<'_>) -> Result<(), DeployError> {
         match self {
-            Self::Logger(_) | Self::Service(_) | Self::Sandbox(_) => Ok(()),
+            Self::Logger(_)
+            | Self::Service(_)
+            | Self::Sandbox(_)
+            | Self::SecretProxy(_)
+            | Self::Identity(_) => Ok(()),
             Self::Kv(kv) => kv.prepare(place).await,
         }
     }
@@ -97,6 +114,10 @@ pub struct Place<'a> {
     pub(crate) sandboxes: Option<&'a Arc<Sandboxes>>,
     /// What makes channels to the outside.
     pub(crate) outbound: &'a Outbound,
+    /// The egress class that its `fetch()` is under.
+    pub egress: Option<&'a str>,
+    /// Secrets, proxies and identities.
+    pub(crate) access: &'a Arc<Access>,
     /// What leads to other workers.
     pub services: &'a Arc<Services>,
     /// The key-value store.
@@ -112,6 +133,10 @@ pub struct Under<'a> {
     pub tenant: &'a Name,
     /// Its place in its trace.
     pub trace: &'a Trace,
+    /// The code that runs.
+    pub code: CodeHash,
+    /// What it may use.
+    pub limits: &'a Limits,
 }
 
 /// What a binding became for one version of a worker.

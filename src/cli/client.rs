@@ -170,6 +170,11 @@ impl Upload {
         Self { media_type: Some("application/json"), body: whole(value.to_string().into()) }
     }
 
+    /// Bytes that are there already.
+    pub(crate) fn bytes(bytes: Bytes) -> Self {
+        Self { media_type: Some("application/octet-stream"), body: whole(bytes) }
+    }
+
     /// Bytes, as they can be read: by a thread of their own, as standard input may say nothing for long.
     pub(crate) fn reading(mut source: impl std::io::Read + Send + 'static) -> Self {
         let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);

@@ -2,6 +2,7 @@
 //!
 //! Standard output carries results only; everything else goes to standard error, so that output can be piped.
 
+mod access;
 mod args;
 mod audit;
 mod client;
@@ -51,6 +52,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Route(command) => route::route(command),
         Command::Init(args) => init::init(&args),
         Command::Token(args) => token::token(&args),
+        Command::Tokens(command) => block_on(access::tokens(command)),
+        Command::Secret(command) => block_on(access::secret(command)),
         Command::Completions { shell } => {
             output::bytes(&completions(shell));
             Ok(())

@@ -1,16 +1,11 @@
 //! `atoll token`: a random token and its hash.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use atoll::access::tokens::NewToken;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::args;
 use super::exit::{Failure, Kind, Result};
 use super::output;
-
-/// Randomness in a token, in bytes.
-const TOKEN_BYTES: usize = 32;
 
 /// A token with its hash.
 pub(crate) struct Made {
@@ -22,12 +17,10 @@ pub(crate) struct Made {
 
 /// Makes a token.
 pub(crate) fn make() -> Result<Made> {
-    let mut random = [0; TOKEN_BYTES];
-    getrandom::fill(&mut random)
-        .map_err(|error| Failure::new(Kind::Internal, format!("the system gives no randomness: {error}")))?;
-    let token = format!("atoll_{}", URL_SAFE_NO_PAD.encode(random));
-    let sha256 = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Made { token, sha256 })
+    let made = NewToken::make()
+        .ok_or_else(|| Failure::new(Kind::Internal, "the system gives no randomness".to_owned()))?;
+    let sha256 = made.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Made { token: made.token.to_string(), sha256 })
 }
 
 /// `atoll token`.
@@ -46,6 +39,8 @@ pub(crate) fn token(args: &args::Token) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
 
     #[test]

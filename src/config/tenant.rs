@@ -1,7 +1,7 @@
 //! `[tenants.NAME]` of the configuration: who may do what, and how much.
 
 use atoll_loader::limits::Limits;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Name, ensure, is_host_name};
 use crate::admission::TenantPolicy;
@@ -11,7 +11,7 @@ use crate::kv::KvQuota;
 const TOKENS_PER_TENANT_MAX: usize = 64;
 
 /// What one bearer token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Read workers, versions and logs.
@@ -24,11 +24,50 @@ pub enum Scope {
     Sandbox,
     /// Read the tenant's own records of the audit log.
     Audit,
+    /// Change secrets and proxies.
+    Secrets,
+    /// Make and revoke API tokens.
+    Tokens,
+    /// Get short-lived tokens, with which proxies are used.
+    Proxy,
 }
 
 impl Scope {
-    /// All of them: what a token has that names none.
-    pub const ALL: [Self; 5] = [Self::Read, Self::Deploy, Self::Execute, Self::Sandbox, Self::Audit];
+    /// Every scope.
+    pub const ALL: [Self; 8] = [
+        Self::Read,
+        Self::Deploy,
+        Self::Execute,
+        Self::Sandbox,
+        Self::Audit,
+        Self::Secrets,
+        Self::Tokens,
+        Self::Proxy,
+    ];
+
+    /// Those of a token whose configuration names none. What reaches credentials must be named.
+    pub const UNNAMED: [Self; 5] = [Self::Read, Self::Deploy, Self::Execute, Self::Sandbox, Self::Audit];
+
+    /// The scope of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name)
+    }
+
+    /// Its name, as configurations and the API write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Deploy => "deploy",
+            Self::Execute => "execute",
+            Self::Sandbox => "sandbox",
+            Self::Audit => "audit",
+            Self::Secrets => "secrets",
+            Self::Tokens => "tokens",
+            Self::Proxy => "proxy",
+        }
+    }
 }
 
 /// A bearer token as the gateway knows it: never the token, only its SHA-256.
@@ -145,7 +184,7 @@ impl RawTenant {
 impl RawToken {
     fn check(self, key: &str) -> Result<Token, ConfigError> {
         let (hex, scopes) = match self {
-            Self::Hash(hex) => (hex, Scope::ALL.to_vec()),
+            Self::Hash(hex) => (hex, Scope::UNNAMED.to_vec()),
             Self::Scoped { sha256, scopes } => (sha256, scopes),
         };
         let sha256 = parse_hex(&hex).ok_or_else(|| ConfigError::Value {

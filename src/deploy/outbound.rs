@@ -82,8 +82,9 @@ impl Outbound {
         let (gate, class) = match class {
             None => (Arc::new(Gate::new(Caps::default())), None),
             Some(class) => {
-                policies.push(self.class(tenant, class)?.policy.clone());
-                (self.gate(tenant, class)?, Some(class.into()))
+                let grant = self.grant(tenant, class)?;
+                policies.extend(grant.policies);
+                (grant.gate, grant.class)
             }
         };
         if !patterns.is_empty() {
@@ -93,19 +94,28 @@ impl Outbound {
         Ok(Some(Arc::new(Egress::granted(&self.net, grant, format!("{}/{name}", tenant.name)))))
     }
 
-    fn class(&self, tenant: &Tenant, class: &str) -> Result<&EgressClass, DeployError> {
+    /// How the outside is reached.
+    pub(crate) fn net(&self) -> &EgressNet {
+        &self.net
+    }
+
+    /// A class that the tenant may use.
+    pub(crate) fn grant(&self, tenant: &Tenant, class: &str) -> Result<Grant, DeployError> {
         if !tenant.egress.iter().any(|own| own == class) {
             let reason = format!("this tenant may not use the class {class:?}");
             return Err(DeployError::Forbidden { field: "egress", reason });
         }
-        self.classes.get(class).ok_or_else(|| invalid("egress", format!("there is no class {class:?}")))
+        self.operators_grant(tenant, class)
     }
 
-    /// The keys are configured tenants and classes, so the map is bounded.
-    fn gate(&self, tenant: &Tenant, class: &str) -> Result<Arc<Gate>, DeployError> {
-        let caps = self.class(tenant, class)?.caps;
+    /// A class that the operator named for this tenant, in a proxy: the tenant may not use it for anything else.
+    pub(crate) fn operators_grant(&self, tenant: &Tenant, class: &str) -> Result<Grant, DeployError> {
+        let known = self.classes.get(class);
+        let known = known.ok_or_else(|| invalid("egress", format!("there is no class {class:?}")))?;
+        // The keys are configured tenants and classes, so the map is bounded.
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         let gate = gates.entry((tenant.name.clone(), class.to_owned()));
-        Ok(Arc::clone(gate.or_insert_with(|| Arc::new(Gate::new(caps)))))
+        let gate = Arc::clone(gate.or_insert_with(|| Arc::new(Gate::new(known.caps))));
+        Ok(Grant { policies: vec![known.policy.clone()], class: Some(class.into()), gate })
     }
 }

@@ -47,10 +47,12 @@ pub(crate) use cron::fire;
 pub(crate) use serve::{host_fault, limit_text};
 pub use tls::TlsError;
 
+use crate::access::{Access, AccessError};
 use crate::admission::{Admission, Denied, Kind, Permit};
 use crate::audit::Audit;
 use crate::bindings::Services;
 use crate::config::{Config, Name};
+use crate::deploy::outbound::Outbound;
 use crate::deploy::{DeployError, Deployer};
 use crate::dispatch::Isolates;
 use crate::dispatch::steps::Steps;
@@ -86,6 +88,9 @@ pub enum StartError {
     /// The stored deployments cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Secrets, tokens or signing keys cannot be had.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The key-value store cannot be opened.
     #[error(transparent)]
     Kv(#[from] KvError),
@@ -114,6 +119,7 @@ pub(crate) struct Gateway {
     pub(crate) audit: Audit,
     pub(crate) routes: Arc<Routes>,
     pub(crate) deployer: Deployer,
+    pub(crate) access: Arc<Access>,
     pub(crate) draining: watch::Receiver<Phase>,
     pub(crate) steps: Steps,
     /// The container sandboxes; `None` if there are none.
@@ -184,7 +190,18 @@ impl Server {
             observer: observer.clone(),
             isolates: isolates.clone(),
         };
-        let deployer = Deployer::new(&config, store, kv, services, witness, sandboxes.clone())?;
+        let outbound = Arc::new(Outbound::new(&config, witness.clone())?);
+        let access = Arc::new(Access::open(&config, outbound.clone(), observer.clone()).await?);
+        let deployer = Deployer::new(
+            &config,
+            store,
+            kv,
+            services,
+            outbound,
+            access.clone(),
+            witness,
+            sandboxes.clone(),
+        );
         deployer.restore().await?;
         let (phase, draining) = watch::channel(Phase::Serving);
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);
@@ -198,6 +215,7 @@ impl Server {
             audit,
             routes,
             deployer,
+            access,
             draining,
             steps,
             sandboxes,
@@ -217,6 +235,7 @@ impl Server {
         if let Some(tls) = tls {
             server.tasks.push(tokio::spawn(watch_certificate(tls)));
         }
+        server.tasks.push(tokio::spawn(server.gateway.access.issuer.clone().refresh()));
         server.tasks.push(tokio::spawn(cron::run(server.gateway.clone())));
         Ok(server)
     }

@@ -3,16 +3,18 @@
 //! A version is immutable. Which version of a worker is active is one row, changed in the same transaction that
 //! adds or picks the version, so a crash at any point leaves the old state or the new one.
 
-mod schema;
+pub(crate) mod db;
+pub(crate) mod schema;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use atoll_loader::bundle::CodeHash;
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+
+use db::{Db, Stopped};
 
 /// Versions kept of one worker; beyond it the oldest that is not active goes.
 pub const VERSIONS_MAX: u64 = 100;
@@ -96,26 +98,26 @@ pub struct NewVersion {
 /// A handle on the store. Calls run on the blocking pool, one at a time.
 #[derive(Clone)]
 pub struct Store {
-    connection: Arc<Mutex<Connection>>,
+    db: Db,
 }
 
 impl Store {
     /// Opens or creates the store in this directory.
     pub async fn open(directory: &Path) -> Result<Self, StoreError> {
         let directory = directory.to_owned();
-        let open = move || {
+        let open = move || -> Result<Connection, StoreError> {
             let fail = |source| StoreError::Directory { path: directory.clone(), source };
             std::fs::create_dir_all(&directory).map_err(fail)?;
             let connection = Connection::open(directory.join("deployments.db"))?;
-            schema::prepare(&connection)?;
-            Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+            schema::prepare(&connection, schema::TABLES, schema::FORMAT)?;
+            Ok(connection)
         };
-        tokio::task::spawn_blocking(open).await.map_err(|_| StoreError::Stopped)?
+        Ok(Self { db: Db::open(open).await? })
     }
 
     /// Adds a version and makes it the active one.
     pub async fn deploy(&self, new: NewVersion) -> Result<Version, StoreError> {
-        self.write(move |tx| {
+        self.db.write(move |tx| {
             let (tenant, worker) = (&new.tenant, &new.worker);
             let count = "SELECT count(*) FROM worker WHERE tenant = ?1 AND name <> ?2";
             let others: u64 = tx.query_row(count, params![tenant, worker], |row| row.get(0))?;
@@ -164,99 +166,89 @@ impl Store {
         hosts: fn(&str) -> Vec<String>,
     ) -> Result<Version, StoreError> {
         let (tenant, worker) = (tenant.to_owned(), worker.to_owned());
-        self.write(move |tx| {
-            let active = "SELECT active FROM worker WHERE tenant = ?1 AND name = ?2";
-            let active: Option<u64> =
-                tx.query_row(active, params![tenant, worker], |row| row.get(0)).optional()?;
-            let active = active.ok_or(StoreError::NotFound)?;
-            let all = versions(tx, &tenant, &worker)?;
-            let picked = match version {
-                Some(version) => all.into_iter().find(|candidate| candidate.version == version),
-                None => {
-                    all.into_iter().filter(|candidate| candidate.version < active).max_by_key(|v| v.version)
-                }
-            };
-            let mut picked = picked.ok_or(StoreError::NotFound)?;
-            activate(tx, &tenant, &worker, picked.version, &hosts(&picked.settings))?;
-            picked.active = true;
-            Ok(picked)
-        })
-        .await
+        self.db
+            .write(move |tx| {
+                let active = "SELECT active FROM worker WHERE tenant = ?1 AND name = ?2";
+                let active: Option<u64> =
+                    tx.query_row(active, params![tenant, worker], |row| row.get(0)).optional()?;
+                let active = active.ok_or(StoreError::NotFound)?;
+                let all = versions(tx, &tenant, &worker)?;
+                let picked = match version {
+                    Some(version) => all.into_iter().find(|candidate| candidate.version == version),
+                    None => all
+                        .into_iter()
+                        .filter(|candidate| candidate.version < active)
+                        .max_by_key(|v| v.version),
+                };
+                let mut picked = picked.ok_or(StoreError::NotFound)?;
+                activate(tx, &tenant, &worker, picked.version, &hosts(&picked.settings))?;
+                picked.active = true;
+                Ok(picked)
+            })
+            .await
     }
 
     /// Deletes a worker with all its versions.
     pub async fn delete(&self, tenant: &str, worker: &str) -> Result<(), StoreError> {
         let (tenant, worker) = (tenant.to_owned(), worker.to_owned());
-        self.write(move |tx| {
-            let gone =
-                tx.execute("DELETE FROM worker WHERE tenant = ?1 AND name = ?2", params![tenant, worker])?;
-            if gone == 0 {
-                return Err(StoreError::NotFound);
-            }
-            tx.execute("DELETE FROM version WHERE tenant = ?1 AND worker = ?2", params![tenant, worker])?;
-            tx.execute("DELETE FROM host WHERE tenant = ?1 AND worker = ?2", params![tenant, worker])?;
-            sweep(tx)
-        })
-        .await
+        self.db
+            .write(move |tx| {
+                let gone = tx
+                    .execute("DELETE FROM worker WHERE tenant = ?1 AND name = ?2", params![tenant, worker])?;
+                if gone == 0 {
+                    return Err(StoreError::NotFound);
+                }
+                tx.execute("DELETE FROM version WHERE tenant = ?1 AND worker = ?2", params![tenant, worker])?;
+                tx.execute("DELETE FROM host WHERE tenant = ?1 AND worker = ?2", params![tenant, worker])?;
+                sweep(tx)
+            })
+            .await
     }
 
     /// The versions of one worker, newest first.
     pub async fn versions(&self, tenant: &str, worker: &str) -> Result<Vec<Version>, StoreError> {
         let (tenant, worker) = (tenant.to_owned(), worker.to_owned());
-        self.with(move |connection| versions(connection, &tenant, &worker)).await
+        self.db.with(move |connection| versions(connection, &tenant, &worker)).await
     }
 
     /// The active versions of one tenant, or of all, by worker name.
     pub async fn active(&self, tenant: Option<&str>) -> Result<Vec<Version>, StoreError> {
         let tenant = tenant.map(str::to_owned);
-        self.with(move |connection| {
-            let query = format!(
-                "{SELECT} WHERE v.version = w.active AND (?1 IS NULL OR v.tenant = ?1) ORDER BY v.worker"
-            );
-            let mut statement = connection.prepare(&query)?;
-            let rows = statement.query_map(params![tenant], read)?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        self.db
+            .with(move |connection| {
+                let query = format!(
+                    "{SELECT} WHERE v.version = w.active AND (?1 IS NULL OR v.tenant = ?1) ORDER BY v.worker"
+                );
+                let mut statement = connection.prepare(&query)?;
+                let rows = statement.query_map(params![tenant], read)?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
     }
 
     /// The code of this hash.
     pub async fn bundle(&self, hash: CodeHash) -> Result<Bytes, StoreError> {
-        self.with(move |connection| {
-            let query = "SELECT encoded FROM bundle WHERE hash = ?1";
-            let encoded: Option<Vec<u8>> =
-                connection.query_row(query, params![hash.0], |row| row.get(0)).optional()?;
-            encoded.map(Bytes::from).ok_or(StoreError::Damaged("a bundle is missing"))
-        })
-        .await
+        self.db
+            .with(move |connection| {
+                let query = "SELECT encoded FROM bundle WHERE hash = ?1";
+                let encoded: Option<Vec<u8>> =
+                    connection.query_row(query, params![hash.0], |row| row.get(0)).optional()?;
+                encoded.map(Bytes::from).ok_or(StoreError::Damaged("a bundle is missing"))
+            })
+            .await
     }
 
     /// Whether the store answers.
     pub async fn ready(&self) -> bool {
-        self.with(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?)).await.is_ok()
+        let answers: Result<(), StoreError> =
+            self.db.with(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?)).await;
+        answers.is_ok()
     }
+}
 
-    async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let connection = self.connection.clone();
-        let work = move || work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner));
-        tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Stopped)?
-    }
-
-    /// Work in one transaction: all of it or nothing.
-    async fn write<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.with(move |connection| {
-            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = work(&tx)?;
-            tx.commit()?;
-            Ok(value)
-        })
-        .await
+impl From<Stopped> for StoreError {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
     }
 }
 

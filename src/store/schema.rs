@@ -5,9 +5,9 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// Format of the tables, in `user_version`.
-const FORMAT: i64 = 1;
+pub(super) const FORMAT: i64 = 1;
 
-const TABLES: &str = "
+pub(super) const TABLES: &str = "
 CREATE TABLE bundle (
     hash BLOB PRIMARY KEY NOT NULL,
     encoded BLOB NOT NULL
@@ -36,16 +36,17 @@ CREATE TABLE host (
 ) STRICT, WITHOUT ROWID;
 ";
 
-pub(super) fn prepare(connection: &Connection) -> Result<(), StoreError> {
+/// Makes the tables in an empty file; refuses one of another format.
+pub(crate) fn prepare(connection: &Connection, tables: &str, format: i64) -> Result<(), StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // A deploy that was confirmed survives loss of power, not only of the process.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     match connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
-        FORMAT => Ok(()),
+        found if found == format => Ok(()),
         0 => {
             connection
-                .execute_batch(&format!("BEGIN IMMEDIATE;{TABLES}PRAGMA user_version = {FORMAT};COMMIT;"))?;
+                .execute_batch(&format!("BEGIN IMMEDIATE;{tables}PRAGMA user_version = {format};COMMIT;"))?;
             Ok(())
         }
         other => Err(StoreError::Format(other)),

@@ -80,6 +80,7 @@ async fn a_crash_in_the_middle_of_a_write_leaves_the_state_before() {
     store.deploy(version("hello", 1, &[])).await.unwrap();
     let (from, to) = (directory.path().to_owned(), copy.path().to_owned());
     let crashed = store
+        .db
         .write(move |tx| {
             tx.execute("UPDATE worker SET active = 99", [])?;
             tx.execute("INSERT INTO bundle (hash, encoded) VALUES (x'01', zeroblob(20000000))", [])?;

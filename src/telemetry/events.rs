@@ -176,6 +176,24 @@ events! {
     failure(event) (!matches!(event.verdict, "answered" | "abandoned")).then_some(event.verdict);
     measure(event, metrics) { metrics.crossings.add(event.verdict, 1); }
 
+    /// A secret, a proxy, a token or an identity was made, changed, taken away or refused. Names and ids only.
+    AccessChanged<'a> "access changed" at DEBUG {
+        /// Whose.
+        tenant: &'a str as "atoll.tenant",
+        /// By whom.
+        actor: &'a str as "atoll.actor",
+        /// What kind of thing.
+        what: &'static str as "atoll.what",
+        /// Which.
+        name: &'a str as "atoll.name",
+        /// What was done.
+        action: &'static str as "atoll.action",
+        /// For whom, which version, or why not.
+        detail: &'a str as "atoll.detail",
+    }
+    failure(event) (event.action == "refuse").then_some(event.detail);
+    measure(event, metrics) { metrics.access.add(event.action, 1); }
+
     /// A step was given a runtime: an isolate or a sandbox.
     StepRouted<'a> "step routed" at DEBUG {
         /// Who asked.

@@ -196,6 +196,8 @@ metrics! {
     subrequests: Counter("atoll_subrequests_total", label "", unit "{call}"),
     /// Uses of capabilities that leave the gateway, by what became of them.
     crossings: Counter("atoll_crossings_total", label "verdict", unit "{request}"),
+    /// Secrets, proxies, tokens and identities made, changed, taken away or refused, by what was done.
+    access: Counter("atoll_access_changes_total", label "action", unit "{change}"),
     /// Requests and executions turned away before they ran, by reason.
     refused: Counter("atoll_admission_refused_total", label "reason", unit "{request}"),
     /// Steps by the runtime that they were given.

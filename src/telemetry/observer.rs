@@ -9,8 +9,8 @@ use http::HeaderMap;
 
 use super::Telemetry;
 use super::events::{
-    AdmissionRefused, CapabilityUsed, HostCondemned, HostLost, HostStarted, InvocationFinished,
-    SandboxChanged, StepRouted, TenantPenalised,
+    AccessChanged, AdmissionRefused, CapabilityUsed, HostCondemned, HostLost, HostStarted,
+    InvocationFinished, SandboxChanged, StepRouted, TenantPenalised,
 };
 use super::guest::GuestLine;
 use super::trace::{Span, TraceContext};
@@ -18,7 +18,7 @@ use crate::admission::Denied;
 use crate::audit::Audit;
 use crate::dispatch::trace::Trace;
 use crate::hosts::Penalty;
-use crate::observe::{Finished, HostEnd, HostEvent, Observer, Routed, SandboxEvent};
+use crate::observe::{AccessEvent, Finished, HostEnd, HostEvent, Observer, Routed, SandboxEvent};
 
 /// Most sampled invocations whose span is remembered between begin and end; further ones are not traced.
 const SPANS_OPEN_MAX: usize = 10_000;
@@ -151,6 +151,11 @@ impl Observer for TelemetryObserver {
             response_bytes: crossing.response_bytes,
             elapsed_us: u64::try_from(crossing.elapsed.as_micros()).unwrap_or(u64::MAX),
         });
+    }
+
+    fn access(&self, event: &AccessEvent<'_>) {
+        let AccessEvent { tenant, actor, what, name, action, detail } = *event;
+        self.telemetry.emit(&AccessChanged { tenant, actor, what, name, action, detail });
     }
 
     fn host(&self, event: &HostEvent<'_>) {

@@ -18,7 +18,7 @@ mod lines;
 mod shared;
 
 pub(crate) use lines::Lines;
-pub(crate) use shared::{Answer, NameServer, Web};
+pub(crate) use shared::{Answer, NameServer, Web, certificate};
 
 /// `[outbound]` that trusts the origin's authority, asks this name server and may dial this port of the loopback.
 pub(crate) struct Outside {

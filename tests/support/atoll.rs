@@ -27,6 +27,9 @@ pub(crate) const NEIGHBOUR_TOKEN_SHA256: &str =
 /// Workers answer at `{worker}.{tenant}.{BASE_DOMAIN}`.
 pub(crate) const BASE_DOMAIN: &str = "atoll.test";
 
+/// What both tokens are for.
+const SCOPES: &str = r#"["read", "deploy", "execute", "sandbox", "audit", "secrets", "tokens", "proxy"]"#;
+
 /// How long the server may take to be ready, in seconds.
 const START_SECONDS_MAX: u64 = 60;
 /// How long it may take to stop after SIGTERM, in seconds; then it is killed.
@@ -130,6 +133,11 @@ impl Atoll {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The folder of its configuration (`atoll.toml`) and its data (`data/`).
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The gateway process, for memory measurements.
@@ -257,8 +265,12 @@ fn free_address() -> SocketAddr {
 }
 
 fn config_toml(options: &Options, address: SocketAddr, data: &Path) -> String {
-    let tenant =
-        |name: &str, hash: &str| format!("[tenants.{name}]\ntokens = [\"{hash}\"]\n{}\n", options.tenant);
+    let tenant = |name: &str, hash: &str| {
+        format!(
+            "[tenants.{name}]\ntokens = [{{ sha256 = \"{hash}\", scopes = {SCOPES} }}]\n{}\n",
+            options.tenant
+        )
+    };
     format!(
         "listen = [\"{address}\"]\nbase_domain = \"{BASE_DOMAIN}\"\ndata_dir = {data:?}\nisolate_hosts = {}\n{}\n{}{}",
         options.isolate_hosts,

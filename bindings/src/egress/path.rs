@@ -43,7 +43,7 @@ impl PathPrefix {
 }
 
 /// Whether every server reads this path alike.
-pub(super) fn is_plain(path: &str) -> bool {
+pub fn is_plain(path: &str) -> bool {
     path.split('/').all(|segment| {
         let Some(plain) = decode(segment) else { return false };
         let again = plain.windows(3).any(|w| {

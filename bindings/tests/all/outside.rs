@@ -159,6 +159,7 @@ impl Web {
     }
 }
 
+/// An authority, and a server's configuration with a certificate of it for these names.
 pub fn certificate(names: &[&str]) -> (CertificateDer<'static>, rustls::ServerConfig) {
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
