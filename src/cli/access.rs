@@ -22,7 +22,9 @@ pub(crate) async fn secret(command: Secret) -> Result<()> {
         Secret::Put { name, remote } => {
             let path = path("secrets", &name)?;
             let value = value()?;
-            let answer = Api::new(&remote)?.upload(Method::PUT, &path, Upload::bytes(Bytes::copy_from_slice(&value))).await?;
+            let answer = Api::new(&remote)?
+                .upload(Method::PUT, &path, Upload::bytes(Bytes::copy_from_slice(&value)))
+                .await?;
             output::note(&format!("{name} has version {}", answer["version"]));
         }
         Secret::List { json, remote } => {

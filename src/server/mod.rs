@@ -192,16 +192,8 @@ impl Server {
         };
         let outbound = Arc::new(Outbound::new(&config, witness.clone())?);
         let access = Arc::new(Access::open(&config, outbound.clone(), observer.clone()).await?);
-        let deployer = Deployer::new(
-            &config,
-            store,
-            kv,
-            services,
-            outbound,
-            access.clone(),
-            witness,
-            sandboxes.clone(),
-        );
+        let deployer =
+            Deployer::new(&config, store, kv, services, outbound, access.clone(), witness, sandboxes.clone());
         deployer.restore().await?;
         let (phase, draining) = watch::channel(Phase::Serving);
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);

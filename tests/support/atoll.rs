@@ -145,11 +145,6 @@ impl Atoll {
         self.child.id()
     }
 
-    /// Its folder: configuration, log, and `data` below.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     /// Its data folder.
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
