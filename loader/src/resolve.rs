@@ -135,7 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::code::WorkerCode;
+    use crate::code::{ModuleSource, WorkerCode};
 
     fn bundle(names: &[&str]) -> Bundle {
         let mut code = WorkerCode::new(names[0]);
@@ -173,8 +173,11 @@ mod tests {
     fn bare_names_of_node_are_nodes_where_it_is_compatible() {
         assert!(NODE_MODULES.is_sorted());
         let of = |date: &str| {
-            let mut code =
-                WorkerCode::new("worker.js").js("worker.js", "").js("events", "").js("lib/path", "");
+            let empty = || ModuleSource::Js("".into());
+            let mut code = WorkerCode::new("worker.js")
+                .module("worker.js", empty())
+                .module("events", empty())
+                .module("lib/path", empty());
             code.compatibility_date = date.to_owned();
             code.build().unwrap()
         };

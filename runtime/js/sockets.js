@@ -12,7 +12,7 @@ const { core, primordials, internals } = __bootstrap;
 const host = internals.atoll;
 const { op_body_abort, op_body_end, op_body_open, op_body_read, op_body_stop, op_body_write, op_call, op_call_cancel } = core.ops;
 const {
-  Error, Number, Promise, PromisePrototypeThen, PromiseResolve, String, StringPrototypeIncludes, StringPrototypeLastIndexOf,
+  Error, Number, Promise, PromisePrototypeThen, PromiseReject, PromiseResolve, String, StringPrototypeIncludes, StringPrototypeLastIndexOf,
   StringPrototypeSlice, SymbolToStringTag, TypeError, TypedArrayPrototypeSet, Uint8Array,
 } = primordials;
 const { ReadableStream, WritableStream } = host.load("ext:deno_web/06_streams.js");
@@ -57,6 +57,11 @@ class Connection {
     this.speaker = null;
     this.input = -1;
     this.over = false;
+    if (capability < 0) {
+      this.output = this.call = -1;
+      this.opened = PromiseReject(new Error(fetchApi.NULL_OUTBOUND));
+      return;
+    }
     this.output = op_body_open(currentId());
     this.call = op_call(currentId(), capability, "CONNECT", url, [], STREAM, this.output, -1, "manual");
     this.opened = PromisePrototypeThen(waitFor(this.call), (reply) => {
@@ -235,7 +240,6 @@ function connectThrough(capability, address, options = undefined) {
   const place = parseAddress(address);
   const secure = options?.secureTransport === undefined ? "off" : String(options.secureTransport);
   if (!(secure in SCHEMES)) throw new TypeError(`Unsupported value in secureTransport socket option: ${secure}`);
-  if (capability < 0) throw new Error(fetchApi.NULL_OUTBOUND);
   const highWaterMark = options?.highWaterMark === undefined ? 1 : Number(options.highWaterMark);
   const settings = { __proto__: null, allowHalfOpen: !!options?.allowHalfOpen, highWaterMark };
   const connection = new Connection(capability, `${SCHEMES[secure]}://${place}`, secure === "starttls");

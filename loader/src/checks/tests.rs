@@ -234,7 +234,7 @@ fn the_hash_names_the_content_and_nothing_else() {
     assert_ne!(base, hash(&[a.clone(), ("y", b.1.clone())]));
     let code = WorkerCode::new("m.js").js("m.js", "export default 1").module("x", b.1);
     assert_eq!(base, code.clone().build().unwrap().hash());
-    assert_ne!(base, code.clone().compatibility_flag("nodejs_compat").build().unwrap().hash());
+    assert_ne!(base, code.clone().compatibility_flag("nodejs_als").build().unwrap().hash());
     assert_ne!(base, code.compatibility_date("2025-01-01").build().unwrap().hash());
 }
 

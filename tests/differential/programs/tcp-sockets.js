@@ -1,31 +1,24 @@
-// connect(): its shape, and what it refuses before anything leaves. What leaves is tested in tests/egress.
+// Shows: connect() of cloudflare:sockets: its shape, and what it refuses before anything leaves.
 import * as sockets from "cloudflare:sockets";
+import { reporter } from "report.js";
 
-const attempt = (address, options) => {
-  try {
-    const socket = sockets.connect(address, options);
-    socket.opened.catch(() => {});
-    socket.closed.catch(() => {});
-    return Object.prototype.toString.call(socket);
-  } catch (error) {
-    return `${error.name}: ${error.message}`;
+const open = (address, options) => {
+  const socket = sockets.connect(address, options);
+  socket.opened.catch(() => {});
+  socket.closed.catch(() => {});
+  return socket;
+};
+
+export default reporter(async (show) => {
+  await show("exports", Object.keys(sockets).sort());
+  for (const address of ["a", "a:", ":1", "a b:1"]) {
+    await show(`address ${address}`, () => Object.prototype.toString.call(open(address)));
   }
-};
-
-export default {
-  async fetch() {
-    const out = [typeof sockets.connect];
-    for (const address of ["", "a", "a:", ":1", "a b:1"]) out.push(attempt(address));
-    out.push(attempt("127.0.0.1:1", { secureTransport: "maybe" }));
-    const socket = sockets.connect("127.0.0.1:1", { secureTransport: "off" });
-    const failed = await socket.opened.then(() => "opened", () => "failed");
-    await socket.closed.catch(() => {});
-    out.push(failed, socket.upgraded, socket.secureTransport, socket.readable instanceof ReadableStream, socket.writable instanceof WritableStream);
-    try {
-      socket.startTls();
-    } catch (error) {
-      out.push(`${error.name}: ${error.message}`);
-    }
-    return Response.json(out);
-  },
-};
+  await show("transport", () => String(open("127.0.0.1:1", { secureTransport: "maybe" })));
+  const socket = open("127.0.0.1:1", { secureTransport: "off" });
+  await show("opened", await socket.opened.then(() => "yes", () => "no"));
+  await show("closed", await socket.closed.then(() => "yes", () => "no"));
+  await show("shape", [socket.upgraded, socket.secureTransport, String(socket)]);
+  await show("streams", [socket.readable instanceof ReadableStream, socket.writable instanceof WritableStream]);
+  await show("startTls", () => socket.startTls());
+});
