@@ -118,18 +118,25 @@ pub struct Settings {
     pub limits: Limits,
 }
 
+/// What bindings lead to.
+pub(crate) struct Reach {
+    pub(crate) kv: Kv,
+    pub(crate) services: Arc<Services>,
+    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) access: Arc<Access>,
+    /// To whom uses are told.
+    pub(crate) witness: Arc<dyn Witness>,
+    /// `None` if the server has none.
+    pub(crate) sandboxes: Option<Arc<Sandboxes>>,
+}
+
 /// Deploys, rolls back, deletes.
 pub(crate) struct Deployer {
     tenants: BTreeMap<Name, Arc<Tenant>>,
     store: Store,
     routes: Arc<Routes>,
     isolates: Arc<dyn Isolates>,
-    services: Arc<Services>,
-    outbound: Arc<Outbound>,
-    access: Arc<Access>,
-    sandboxes: Option<Arc<Sandboxes>>,
-    kv: Kv,
-    witness: Arc<dyn Witness>,
+    reach: Reach,
     checks: CheckConfig,
     /// Only one change at a time, so that routes follow the store.
     change: tokio::sync::Mutex<()>,
@@ -138,35 +145,11 @@ pub(crate) struct Deployer {
 }
 
 impl Deployer {
-    pub(crate) fn new(
-        config: &Config,
-        store: Store,
-        kv: Kv,
-        services: Services,
-        outbound: Arc<Outbound>,
-        access: Arc<Access>,
-        witness: Arc<dyn Witness>,
-        sandboxes: Option<Arc<Sandboxes>>,
-    ) -> Self {
-        let (routes, isolates) = (services.routes.clone(), services.isolates.clone());
-        let services = Arc::new(services);
+    pub(crate) fn new(config: &Config, store: Store, reach: Reach) -> Self {
+        let (routes, isolates) = (reach.services.routes.clone(), reach.services.isolates.clone());
         let (change, logs) = (tokio::sync::Mutex::default(), Mutex::default());
         let (tenants, checks) = (config.tenants.clone(), config.checks.clone());
-        Self {
-            tenants,
-            store,
-            routes,
-            isolates,
-            services,
-            outbound,
-            access,
-            kv,
-            witness,
-            sandboxes,
-            checks,
-            change,
-            logs,
-        }
+        Self { tenants, store, routes, isolates, reach, checks, change, logs }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -174,7 +157,7 @@ impl Deployer {
     }
 
     pub(crate) fn kv(&self) -> &Kv {
-        &self.kv
+        &self.reach.kv
     }
 
     /// What the operator asks of code that comes in.
@@ -266,7 +249,7 @@ impl Deployer {
         class: Option<&str>,
         patterns: &[String],
     ) -> Result<Option<Arc<dyn Channel>>, DeployError> {
-        self.outbound.channel(tenant, name, class, patterns)
+        self.reach.outbound.channel(tenant, name, class, patterns)
     }
 
     /// What stands behind the bindings of something that is not deployed.
@@ -289,12 +272,12 @@ impl Deployer {
             tenant,
             worker,
             egress: egress.or(tenant.egress.first().map(String::as_str)),
-            access: &self.access,
-            services: &self.services,
-            kv: &self.kv,
-            witness: &self.witness,
-            sandboxes: self.sandboxes.as_ref(),
-            outbound: &self.outbound,
+            access: &self.reach.access,
+            services: &self.reach.services,
+            kv: &self.reach.kv,
+            witness: &self.reach.witness,
+            sandboxes: self.reach.sandboxes.as_ref(),
+            outbound: &self.reach.outbound,
         }
     }
 

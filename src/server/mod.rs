@@ -53,7 +53,7 @@ use crate::audit::Audit;
 use crate::bindings::Services;
 use crate::config::{Config, Name};
 use crate::deploy::outbound::Outbound;
-use crate::deploy::{DeployError, Deployer};
+use crate::deploy::{DeployError, Deployer, Reach};
 use crate::dispatch::Isolates;
 use crate::dispatch::steps::Steps;
 use crate::kv::{Kv, KvError};
@@ -192,8 +192,15 @@ impl Server {
         };
         let outbound = Arc::new(Outbound::new(&config, witness.clone())?);
         let access = Arc::new(Access::open(&config, outbound.clone(), observer.clone()).await?);
-        let deployer =
-            Deployer::new(&config, store, kv, services, outbound, access.clone(), witness, sandboxes.clone());
+        let reach = Reach {
+            kv,
+            services: Arc::new(services),
+            outbound,
+            access: access.clone(),
+            witness,
+            sandboxes: sandboxes.clone(),
+        };
+        let deployer = Deployer::new(&config, store, reach);
         deployer.restore().await?;
         let (phase, draining) = watch::channel(Phase::Serving);
         let connections_max = u32::try_from(config.http.connections_max).unwrap_or(u32::MAX);

@@ -88,8 +88,8 @@ export default { async fetch(request, { LOADER }) {
 
 async fn live(server: &Atoll) -> u64 {
     let metrics = server.control("GET", "/metrics", None).await.text();
-    let line = metrics.lines().find(|line| line.starts_with("atoll_isolates_live")).unwrap();
-    line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64
+    let line = metrics.lines().find(|line| line.starts_with("atoll_isolates_live")).expect("a gauge");
+    line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number") as u64
 }
 
 /// Waits for a number of live isolates: heartbeats tell it now and then.
