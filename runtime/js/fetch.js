@@ -404,6 +404,8 @@ function handOver(body, failed = undefined) {
 }
 async function pump(stream, number, failed) {
   const reader = stream.getReader();
+  // The receiver may go while the source has nothing to say: then the read ends.
+  primordials.MapPrototypeSet(host.pumps, number, () => primordials.PromisePrototypeThen(reader.cancel(), undefined, () => {}));
   try {
     for (;;) {
       const { done, value } = await reader.read();
@@ -426,6 +428,8 @@ async function pump(stream, number, failed) {
     try {
       await reader.cancel(error);
     } catch { /* the source failed already */ }
+  } finally {
+    primordials.MapPrototypeDelete(host.pumps, number);
   }
 }
 

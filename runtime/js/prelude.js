@@ -478,9 +478,14 @@ const waiters = new SafeMap();
 function waitFor(number) {
   return new Promise((resolve) => MapPrototypeSet(waiters, number, { resolve, context: getAsyncContext() }));
 }
+// What to do when a stream is wanted no more while nobody waits for room on it.
+const pumps = new SafeMap();
 function wake(number, value) {
   const waiter = MapPrototypeGet(waiters, number);
-  if (waiter === undefined) return;
+  if (waiter === undefined) {
+    MapPrototypeGet(pumps, number)?.();
+    return;
+  }
   MapPrototypeDelete(waiters, number);
   waiter.resolve(value);
 }
@@ -653,7 +658,7 @@ function forget(id) {
 const host = {
   __proto__: null,
   core, primordials, load, wasLoaded, currentId, currentInvocation, requireInvocation, waitFor, logError, kInvocation,
-  getEnv: () => env, getExports: () => getExports() ?? {}, wakeNow: wake, invoke, entrypoint, callHandler: call, parseProps,
+  pumps, getEnv: () => env, getExports: () => getExports() ?? {}, wakeNow: wake, invoke, entrypoint, callHandler: call, parseProps,
   timers: { add: addTimer, clear: clearTimer }, logLine: (level, text) => op_log(currentId(), level, text), LOG, ERROR, console,
   isNoEntrypoint: (error) => error === noEntrypoint,
 };

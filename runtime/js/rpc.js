@@ -323,7 +323,8 @@ const TRANSFER =
   "how to reload this Worker from scratch. Instead, have the parent Worker expose an entrypoint which constructs the " +
   "dynamic worker and forwards to it.";
 // Objects that are sent in parts.
-const HEADERS = 1, REGEXP = 2, BOXED = 3, DOM_EXCEPTION = 4, REQUEST = 6, RESPONSE = 7, READABLE = 8, WRITABLE = 9, SIGNAL = 10, BLOB = 11, SANDBOXES = 12;
+const HEADERS = 1, REGEXP = 2, BOXED = 3, DOM_EXCEPTION = 4, REQUEST = 6, RESPONSE = 7, READABLE = 8, WRITABLE = 9, SIGNAL = 10, BLOB = 11, SANDBOXES = 12,
+  SOCKET = 13;
 
 const instance = (specifier, name, value) => {
   const prototype = host.wasLoaded(specifier)?.[name].prototype;
@@ -421,6 +422,11 @@ class Packing {
         close: () => writer.close(),
         abort: (reason) => writer.abort(reason),
       }];
+    }
+    const socket = host.sockets?.partsOf(value);
+    if (socket !== undefined) {
+      this.onlyRpc("Socket");
+      return [SOCKET, socket];
     }
     const sandboxes = host.wasLoaded("ext:atoll/sandbox.js")?.capabilityOf(value);
     if (sandboxes !== undefined) return [SANDBOXES, makeService(() => sandboxes, false)];
@@ -524,6 +530,9 @@ function revive(kind, parts, bodyAt) {
       return new Blob([parts[0]], { type: parts[1] });
     }
     case SANDBOXES: return host.load("ext:atoll/sandbox.js").makeSandboxes(capabilityOf(parts));
+    case SOCKET:
+      host.load("ext:atoll/sockets.js");
+      return host.sockets.received(parts);
     case REQUEST:
     case RESPONSE: return fetchApi.fromParts(kind === REQUEST, parts, bodyAt(parts.body));
     case READABLE: {

@@ -123,6 +123,7 @@ function frame(kind, bytes) {
   return whole;
 }
 
+let partsOf;
 class Socket {
   #connection;
   #address;
@@ -136,15 +137,28 @@ class Socket {
   #closed;
   #opened;
   #settle;
-  constructor(token, connection, address, options, secure) {
+  static {
+    partsOf = (value) => {
+      if (typeof value !== "object" || value === null || !(#address in value)) return undefined;
+      return { readable: value.#readable, writable: value.#writable, address: value.#address, secure: value.#secure };
+    };
+  }
+  constructor(token, connection, address, options, secure, streams = undefined) {
     if (token !== inside) throw new TypeError("Illegal constructor");
     this.#connection = connection;
     this.#address = address;
     this.#options = options;
     this.#secure = secure;
-    connection.speaker = this;
     this.#closed = new Promise((resolve, reject) => this.#settle = { resolve, reject });
     PromisePrototypeThen(this.#closed, undefined, () => {});
+    if (streams !== undefined) {
+      // It came from another isolate, which speaks for the connection.
+      this.#opened = PromiseResolve({ remoteAddress: address, localAddress: undefined });
+      this.#readable = streams.readable;
+      this.#writable = streams.writable;
+      return;
+    }
+    connection.speaker = this;
     this.#opened = PromisePrototypeThen(connection.opened, () => ({ remoteAddress: address, localAddress: undefined }));
     PromisePrototypeThen(this.#opened, undefined, (error) => this.#fail(error));
     this.#readable = new ReadableStream({
@@ -196,8 +210,11 @@ class Socket {
     } catch { /* closed already */ }
   }
   #close() {
-    this.#connection.close();
-    this.#endInput();
+    if (this.#connection === null) PromisePrototypeThen(this.#readable.cancel(), undefined, () => {});
+    else {
+      this.#connection.close();
+      this.#endInput();
+    }
     this.#settle.resolve(undefined);
   }
   get readable() { return this.#readable; }
@@ -216,7 +233,7 @@ class Socket {
     });
   }
   startTls(options = undefined) {
-    if (this.#secure !== "starttls") throw new TypeError("The `secureTransport` socket option must be set to 'starttls' for startTls to be used.");
+    if (this.#secure !== "starttls" || this.#connection === null) throw new TypeError("The `secureTransport` socket option must be set to 'starttls' for startTls to be used.");
     if (this.#upgraded) throw new TypeError("startTls can only be called once.");
     if (this.#readable.locked || this.#writable.locked) throw new TypeError("The readable and the writable must not be locked when startTls is called.");
     const wanted = options?.expectedServerHostname;
@@ -248,6 +265,9 @@ function connectThrough(capability, address, options = undefined) {
 const connect = (address, options = undefined) => connectThrough(fetchApi.outbound(), address, options);
 primordials.ObjectDefineProperty(connect, "name", { __proto__: null, value: "connect", configurable: true });
 
-host.sockets = { connectThrough };
+/** A socket that another isolate sent: its streams, which lead there. */
+const received = ({ readable, writable, address, secure }) => new Socket(inside, null, address, undefined, secure, { readable, writable });
+
+host.sockets = { connectThrough, received, partsOf };
 return { connect };
 })();

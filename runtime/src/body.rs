@@ -204,9 +204,12 @@ impl IsolateState {
             }
             BodyStep::Stop => {
                 if let Some((_, outbound)) = self.outbound.get_mut(&number) {
+                    outbound.waiting = false;
                     outbound.stop();
                 }
                 self.after_credit(number);
+                // Whoever pumps into it may be waiting for its source, and not for room.
+                self.wakes.push((number, Wake::Stream));
             }
             step => self.body_arrived(number, step),
         }

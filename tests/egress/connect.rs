@@ -167,6 +167,27 @@ async fn connections_do_not_outlive_their_invocation_and_large_ones_flow() {
     let answer =
         world.server.execute(json!({ "code": code, "input": address, "egress": "tcp" })).await.json();
     assert_eq!(answer["result"], 2_000 * 1_024, "{answer}");
+    // An opened socket may be handed to another isolate, which talks through this one.
+    let handing = "import { connect } from 'cloudflare:sockets';
+    import { WorkerEntrypoint } from 'cloudflare:workers';
+    export class Line extends WorkerEntrypoint {
+      async talk(socket, line) {
+        const writer = socket.writable.getWriter();
+        await writer.write(new TextEncoder().encode(line));
+        writer.releaseLock();
+        const { value } = await socket.readable.getReader().read();
+        const { remoteAddress } = await socket.opened;
+        return [String(socket), remoteAddress === this.ctx.props.address, new TextDecoder().decode(value)];
+      }
+    }
+    export default async (address, env, ctx) => {
+      const socket = connect(address);
+      await socket.opened;
+      return await ctx.exports.Line({ props: { address } }).talk(socket, 'over there\\n');
+    }";
+    let answer =
+        world.server.execute(json!({ "code": handing, "input": address, "egress": "tcp" })).await.json();
+    assert_eq!(answer["result"], json!(["[object Socket]", true, "OVER THERE\n"]), "{answer}");
     // A guest that leaves with its connection open ends at once all the same.
     let leaving = "import { connect } from 'cloudflare:sockets';
     export default async (address) => { const s = connect(address); await s.opened; return 'left' }";
