@@ -196,3 +196,26 @@ async fn bad_requests_are_refused_with_a_problem() {
     assert_eq!(answer.status, 401);
     assert!(answer.header("www-authenticate").is_some());
 }
+
+/// A stream's source that had nothing more to say kept its invocation until the wall limit, after the isolate that read from it
+/// was done: nobody told the source.
+#[tokio::test]
+async fn a_stream_that_nobody_wants_is_cancelled_while_its_source_is_silent() {
+    let server = Atoll::start(Options::default()).await;
+    let code = "import { WorkerEntrypoint } from 'cloudflare:workers';
+    export class Reader extends WorkerEntrypoint {
+      async first(stream) { return (await stream.getReader().read()).value.byteLength; }
+    }
+    export default async (input, env, ctx) => {
+      let cancelled, n = 0;
+      const gone = new Promise((resolve) => cancelled = resolve);
+      const silent = new ReadableStream({
+        type: 'bytes',
+        pull(c) { if (n++ === 0) c.enqueue(new Uint8Array(3)); else return new Promise(() => {}); },
+        cancel() { cancelled('cancelled'); },
+      });
+      return [await ctx.exports.Reader.first(silent), await gone];
+    }";
+    let answer = server.execute(json!({ "code": code })).await.json();
+    assert_eq!(answer["result"], json!([3, "cancelled"]), "{answer}");
+}
