@@ -329,6 +329,7 @@ async fn who_ends_hosts_is_moved_to_its_own_then_suspended_then_released() {
         hosts.until_standby().await;
     }
     assert_eq!(hosts.penalty("bad"), Penalty::Quarantined);
+    assert!(!hosts.may_share("bad", "good") && hosts.may_share("bad", "bad"));
     let good = pid(&hosts, "good").await;
     // Its host is its own, from its first request there; how often it ends that, nobody else notices.
     for count in 3..=4 {
@@ -376,6 +377,8 @@ async fn tenants_of_different_classes_never_share_a_process() {
         };
     }
     assert!(apart.is_disjoint(&usual), "{apart:?} {usual:?}");
+    // Nor by a call from one to the other.
+    assert!(hosts.may_share("t0", "t7") && hosts.may_share("t8", "t15") && !hosts.may_share("t7", "t8"));
     // Also where a class has lost everything.
     let lost_one = pid(&hosts, "t0").await;
     kill_hard(lost_one);
