@@ -18,7 +18,7 @@ use atoll_bindings::seam::{
 use atoll_loader::bundle::CodeHash;
 use atoll_loader::limits::Limits;
 use atoll_loader::{Bundle, CodeError, WorkerCode};
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry as Slot};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root, Work};
@@ -185,6 +185,13 @@ impl HostShared {
         }
     }
 
+    /// A root runs elsewhere than it was first said.
+    pub(crate) fn move_root(&self, id: InvocationId, isolate: &IsolateRef) {
+        if let Some(mut root) = self.roots.get_mut(&id) {
+            *root = isolate.clone();
+        }
+    }
+
     fn known(&self, hash: CodeHash) -> Option<Arc<Entry>> {
         self.bundles.get(&hash).map(|entry| Arc::clone(&entry))
     }
@@ -262,9 +269,9 @@ impl HostShared {
                 self.gateway.send(ToGateway::Done { invocation: root.id, outcome, usage: Usage::default() });
             return;
         };
-        let callee = self.isolate_for(spec);
+        let callee = self.isolate_for(spec.clone());
         self.roots.insert(root.id, callee.clone());
-        let session = Box::new(Session::new(self, granted, root, callee.inbox));
+        let session = Box::new(Session::new(self, granted, root, (callee, spec)));
         let _gone = inbox.send(IsolateMsg::Opened { invocation, call, session });
     }
 
@@ -277,8 +284,7 @@ impl HostShared {
         nested.or_else(|| self.roots.get(&invocation).map(|root| root.inbox.clone()))
     }
 
-    /// Finds or starts the isolate for a root invocation and hands it over. An isolate that ends in between gives
-    /// the message back, and a new one gets it.
+    /// Finds or starts the isolate for an invocation and hands it over.
     pub(crate) fn dispatch(self: &Arc<Self>, spec: StartSpec, invocation: Invocation) {
         let isolate = self.isolate_for(spec);
         // One that a caller of this host made is under a root that is known already.
@@ -292,26 +298,27 @@ impl HostShared {
             if rooted {
                 self.roots.remove(&invocation.root.id);
             }
-            invocation.end(Outcome::HostFault("the isolate ended before it could serve".into()));
+            invocation.end(crate::thread::never_served());
         }
     }
 
-    /// The warm isolate of a worker, started if there is none; a new one for workers without.
+    /// The warm isolate of a worker, started if there is none that takes calls; a new one for workers without.
     pub(crate) fn isolate_for(self: &Arc<Self>, spec: StartSpec) -> IsolateRef {
-        match &spec.warm_key {
-            None => crate::pool::spawn(self, spec),
-            Some(key) => match self.warm.get_mut(key) {
-                Some(mut warm) if !warm.isolate.inbox.is_closed() => {
-                    warm.used_us = now_us();
-                    warm.isolate.clone()
+        let Some(key) = spec.warm_key.clone() else { return crate::pool::spawn(self, spec) };
+        // One look and one write under one lock: two callers never start two, of which one would never be let go.
+        match self.warm.entry(key) {
+            Slot::Occupied(mut warm) => {
+                if warm.get().isolate.is_over() {
+                    warm.get_mut().isolate = crate::pool::spawn(self, spec);
                 }
-                _ => {
-                    let key = Arc::clone(key);
-                    let isolate = crate::pool::spawn(self, spec);
-                    self.warm.insert(key, Warm { isolate: isolate.clone(), used_us: now_us() });
-                    isolate
-                }
-            },
+                warm.get_mut().used_us = now_us();
+                warm.get().isolate.clone()
+            }
+            Slot::Vacant(place) => {
+                let isolate = crate::pool::spawn(self, spec);
+                place.insert(Warm { isolate: isolate.clone(), used_us: now_us() });
+                isolate
+            }
         }
     }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use atoll_bindings::seam::{
-    BodyFrame, CallError, CallId, Event, HttpRequest, HttpResponse, InvocationId, Invoke, LogLine,
+    Body, BodyFrame, CallError, CallId, Event, HttpRequest, HttpResponse, InvocationId, Invoke, LogLine,
     MethodError, Outcome, ToGateway, Usage,
 };
 use atoll_loader::limits::Limits;
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::rpc::{Props, RpcCall, RpcResult};
+use crate::rpc::{Cap, Props, RpcCall, RpcResult};
 use crate::service::{Session, SessionEnd};
 
 /// To an isolate's thread.
@@ -69,6 +69,20 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
+    /// Whether a body flows to it from another isolate, which sends it to where the invocation first went.
+    pub(crate) fn is_fed(&self) -> bool {
+        let streams = |body: &Body| matches!(body, Body::Stream { .. });
+        match &self.work {
+            Work::Event(Event::Fetch(request)) => {
+                matches!(self.peer, Peer::Isolate(_)) && streams(&request.body)
+            }
+            Work::Rpc(RpcCall { arguments: Some(message), .. }) => {
+                message.caps.iter().any(|cap| matches!(cap, Cap::Body { body, .. } if streams(body)))
+            }
+            _ => false,
+        }
+    }
+
     /// Ends it before it began.
     pub(crate) fn end(self, outcome: Outcome) {
         self.peer.done(self.id, outcome.clone(), Usage::default(), None);

@@ -24,6 +24,7 @@ use crate::message::{Inbox, Invocation, IsolateMsg, Peer, Root, Work};
 use crate::rpc::{Packed, Props, ReplyTo, RpcCall};
 use crate::state::IsolateState;
 use crate::stream::Route;
+use crate::thread::{IsolateRef, StartSpec};
 use crate::trace::TAIL_WALL_MS_MAX;
 use crate::watchdog::now_us;
 use crate::worker::Callee;
@@ -52,7 +53,9 @@ impl Errand {
 /// A session that the gateway granted to a call which waits.
 #[derive(Debug)]
 pub(crate) struct Session {
-    callee: Inbox,
+    callee: IsolateRef,
+    /// What the callee is started from, should it be over before the call reaches it.
+    spec: StartSpec,
     entrypoint: Option<String>,
     props: Option<Props>,
     limits: Limits,
@@ -96,16 +99,26 @@ impl Session {
         host: &Arc<HostShared>,
         (entrypoint, props, limits): (Option<String>, Option<String>, Limits),
         root: Arc<Root>,
-        callee: Inbox,
+        (callee, spec): (IsolateRef, StartSpec),
     ) -> Self {
         Self {
             callee,
+            spec,
             entrypoint,
             props: props.map(Props::Json),
             limits,
             asked_us: now_us(),
             end: SessionEnd { host: Arc::downgrade(host), root, told: false },
         }
+    }
+
+    /// Where the callee takes calls. It may have been let go, for a new version or for idleness, since the grant.
+    fn reach(&mut self, host: &Arc<HostShared>) -> Inbox {
+        if self.callee.is_over() {
+            self.callee = host.isolate_for(self.spec.clone());
+            host.move_root(self.end.root.id, &self.callee);
+        }
+        self.callee.inbox.clone()
     }
 }
 
@@ -143,12 +156,12 @@ impl IsolateState {
     }
 
     /// The session is there: the errand goes to it. If nobody waits any more, dropping it tells the gateway.
-    pub(crate) fn opened(&mut self, key: (InvocationId, CallId), session: Session) {
+    pub(crate) fn opened(&mut self, key: (InvocationId, CallId), mut session: Session) {
         let Some(number) = self.call_keys.remove(&key) else { return };
         let Some(call) = self.calls.get_mut(&number) else { return };
         let Some(errand) = call.errand.take() else { return };
         let id = self.host.next_nested();
-        let callee = Callee::Service(session.callee);
+        let callee = Callee::Service(session.reach(&self.host));
         call.key = (id, CallId(0));
         call.child = Some(callee.clone());
         let owner = call.owner;

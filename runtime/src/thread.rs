@@ -57,6 +57,11 @@ pub(crate) struct IsolateRef {
 }
 
 impl IsolateRef {
+    /// Takes no more calls: it ended, or was stopped and is about to.
+    pub(crate) fn is_over(&self) -> bool {
+        self.inbox.is_closed() || self.slot.get().is_some_and(|slot| slot.verdict().is_some())
+    }
+
     /// Cancels an invocation, even if its JavaScript never returns to the event loop.
     pub(crate) fn cancel(&self, invocation: InvocationId) {
         let _gone = self.inbox.send(IsolateMsg::Cancel { invocation });
@@ -182,16 +187,22 @@ fn run_thread(host: &Arc<HostShared>, heap_mib: u32, duty: impl FnOnce() -> Opti
     host.isolates_live.fetch_sub(1, Relaxed);
 }
 
-/// Invocations that a warm isolate never began go to its successor.
+/// Invocations that a warm isolate never began go to its successor, except those whose bodies would still come here.
 fn pass_on(host: &Arc<HostShared>, job: &mut Job) {
     job.inbox.close();
     while job.spec.warm_key.is_some()
         && let Ok(message) = job.inbox.try_recv()
     {
-        if let IsolateMsg::Invoke(invocation) = message {
-            host.dispatch(job.spec.clone(), *invocation);
+        match message {
+            IsolateMsg::Invoke(invocation) if invocation.is_fed() => invocation.end(never_served()),
+            IsolateMsg::Invoke(invocation) => host.dispatch(job.spec.clone(), *invocation),
+            _ => {}
         }
     }
+}
+
+pub(crate) fn never_served() -> Outcome {
+    Outcome::HostFault("the isolate ended before it could serve".into())
 }
 
 /// Answers what was queued for an isolate that is over.
@@ -199,7 +210,7 @@ fn answer_the_rest(inbox: &mut mpsc::UnboundedReceiver<IsolateMsg>) {
     inbox.close();
     while let Ok(message) = inbox.try_recv() {
         if let IsolateMsg::Invoke(invocation) = message {
-            invocation.end(Outcome::HostFault("the isolate ended before it could serve".into()));
+            invocation.end(never_served());
         }
     }
 }

@@ -42,8 +42,8 @@ impl ChildWorker {
         Peer::Isolate(self.isolate.inbox.clone())
     }
 
-    pub(crate) fn is_gone(&self) -> bool {
-        self.isolate.inbox.is_closed()
+    pub(crate) fn is_over(&self) -> bool {
+        self.isolate.is_over()
     }
 
     /// Sends a message; an invocation that finds no isolate any more is answered here.
@@ -159,7 +159,7 @@ impl NamedWorkers {
     /// The live worker of this name. One that ended is forgotten, so that the next load starts afresh.
     pub(crate) fn find(&self, scope: &Arc<str>, name: &str) -> Option<Arc<ChildWorker>> {
         let key = (Arc::clone(scope), name.to_owned());
-        self.workers.remove_if(&key, |_, worker| worker.is_gone());
+        self.workers.remove_if(&key, |_, worker| worker.is_over());
         self.workers.get(&key).map(|worker| Arc::clone(&worker))
     }
 
@@ -180,7 +180,7 @@ impl NamedWorkers {
         // More owners than this table: an invocation or a stub uses it.
         let idle = |worker: &Arc<ChildWorker>| Arc::strong_count(worker) == 1;
         self.workers.retain(|_, worker| {
-            !worker.is_gone()
+            !worker.is_over()
                 && (!idle(worker) || now_us.saturating_sub(worker.used_us.load(Relaxed)) < idle_us)
         });
         let over = self.workers.len().saturating_sub(most);
