@@ -14,6 +14,7 @@
 mod egress;
 mod lives;
 mod steps;
+mod tunnel;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};

@@ -155,6 +155,14 @@ pub(crate) struct Crossed {
     execution: Option<Arc<str>>,
     tenant: Arc<str>,
     worker: Arc<str>,
+    /// Which API token asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<Arc<str>>,
+    /// Whose sandbox it comes from or leads to, and which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<Arc<str>>,
     capability: Arc<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<Arc<str>>,
@@ -188,6 +196,9 @@ impl Crossed {
             execution: crossing.execution.clone(),
             tenant: crossing.tenant.clone(),
             worker: crossing.worker.clone(),
+            token: crossing.token.clone(),
+            user: crossing.sandbox.as_ref().map(|of| of.user.clone()),
+            sandbox: crossing.sandbox.as_ref().map(|of| of.id.clone()).filter(|id| !id.is_empty()),
             capability: crossing.capability.clone(),
             policy: crossing.policy.clone(),
             method: crossing.method.to_string(),

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! What may pass is a property of the [`Outlet`] that the sandbox was given, never of what a program says. The proxy takes whole
-//! requests (`GET http://host/path`, also with `https`), because the policy knows methods and paths: a tunnel (`CONNECT`) would
-//! carry what nobody here can read, so it is refused. A sandbox without an outlet has no listener at all.
+//! requests (`GET http://host/path`, also with `https`), in which the policy sees methods and paths, and tunnels (`CONNECT`, see
+//! [`tunnel`]), in which it does not. A sandbox without an outlet has no listener at all.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -16,16 +16,19 @@ use std::time::Duration;
 
 use atoll_bindings::body::RequestBody;
 use atoll_bindings::channel::{CallContext, Channel};
-use atoll_bindings::crossing::Denial;
+use atoll_bindings::crossing::{Denial, OfSandbox};
 use atoll_bindings::seam::{CallError, Identity, InvocationId, Redirect};
 use atoll_loader::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
+use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::DuplexStream;
+use tokio::sync::watch;
 
 use super::lives::Life;
+use super::tunnel;
 use crate::config::Name;
 use crate::problem::Problem;
 use crate::server::body::ReplyBody;
@@ -34,8 +37,6 @@ use crate::server::body::ReplyBody;
 const HEAD: Duration = Duration::from_secs(30);
 /// Code of a request while the sandbox may reach nothing.
 const CODE_NONE: &str = "egress_none";
-/// Code of a request for a tunnel.
-const CODE_TUNNEL: &str = "egress_connect";
 
 /// What a sandbox may reach, and on whose account.
 #[derive(Clone)]
@@ -50,6 +51,42 @@ impl Outlet {
     #[must_use]
     pub fn new(channel: Arc<dyn Channel>, tenant: &Name, worker: Arc<str>) -> Self {
         Self { channel, tenant: tenant.shared(), worker }
+    }
+}
+
+impl Outlet {
+    pub(super) fn channel(&self) -> Option<&Arc<dyn Channel>> {
+        Some(&self.channel)
+    }
+
+    /// On whose account a request is.
+    pub(super) fn context(&self) -> CallContext {
+        let (tenant, worker) = (Arc::clone(&self.tenant), Arc::clone(&self.worker));
+        // No invocation of a host: numbers of those begin at 1.
+        CallContext::new(Identity { tenant, worker, traceparent: None }, InvocationId(0))
+    }
+
+    /// The answer to what has no way out.
+    pub(super) fn nowhere(&self) -> CallError {
+        CallError::Denied(format!("This sandbox may reach nothing. ({CODE_NONE})"))
+    }
+}
+
+/// An outlet as it holds now.
+pub(super) struct Way {
+    pub(super) outlet: Outlet,
+    held: watch::Receiver<()>,
+}
+
+impl Way {
+    pub(super) fn new(outlet: Outlet, held: watch::Receiver<()>) -> Self {
+        Self { outlet, held }
+    }
+
+    /// Waits until the sandbox has it no more.
+    pub(super) async fn taken_back(&mut self) {
+        // Nothing is ever sent there: its error says that the sender is gone.
+        while self.held.changed().await.is_ok() {}
     }
 }
 
@@ -88,25 +125,31 @@ fn identity(life: &Life) -> Option<String> {
 pub(super) async fn serve(life: Arc<Life>, stream: DuplexStream) {
     let service = service_fn(move |request| {
         let life = Arc::clone(&life);
-        async move { Ok::<_, Infallible>(answer(&life, request).await) }
+        async move {
+            let tunnel = *request.method() == Method::CONNECT;
+            let mut response = answer(&life, request).await;
+            if tunnel && !response.status().is_success() {
+                // What a program sent for the tunnel is no request.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
     builder.max_headers(HEADERS_MAX).max_buf_size(HEADER_BYTES_MAX);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
         tracing::debug!(%error, "a sandbox's connection to its proxy ended");
     }
 }
 
 async fn answer(life: &Life, request: Request<Incoming>) -> Response<ReplyBody> {
-    let forbidden = |code, text: String| Problem::new(StatusCode::FORBIDDEN, code, text).response();
-    let Some(outlet) = life.outlet() else {
-        return forbidden(CODE_NONE, "This sandbox may reach nothing.".to_owned());
+    let Some(way) = life.way_out() else {
+        let text = "This sandbox may reach nothing.";
+        return Problem::new(StatusCode::FORBIDDEN, CODE_NONE, text).response();
     };
     if request.method() == Method::CONNECT {
-        let text =
-            "There are no tunnels: the policy looks at whole requests. Ask for the URL itself, `https` too.";
-        return forbidden(CODE_TUNNEL, text.to_owned());
+        return tunnel::open(life, way, request).await;
     }
     if request.uri().authority().is_none() {
         return Problem::bad_request("This is a proxy: ask it for a whole URL.").response();
@@ -114,28 +157,35 @@ async fn answer(life: &Life, request: Request<Incoming>) -> Response<ReplyBody> 
     let (mut parts, body) = request.into_parts();
     // A proxy hands redirects on.
     parts.extensions.insert(Redirect::Manual);
+    parts.extensions.insert::<OfSandbox>(life.inside());
     let body =
         if hyper::body::Body::is_end_stream(&body) { RequestBody::Empty } else { RequestBody::stream(body) };
-    let identity = Identity { tenant: outlet.tenant, worker: outlet.worker, traceparent: None };
-    let context = CallContext::new(identity, InvocationId(0));
-    match outlet.channel.fetch(context, Request::from_parts(parts, body)).await {
+    let Some(channel) = way.outlet.channel() else { return failed(way.outlet.nowhere()) };
+    match channel.fetch(way.outlet.context(), Request::from_parts(parts, body)).await {
         Ok(response) => response.map(|body| match body {
             RequestBody::Empty => ReplyBody::empty(),
             RequestBody::Full(bytes) => ReplyBody::full(bytes),
             RequestBody::Stream(body) => ReplyBody::Stream(body),
         }),
-        Err(CallError::Denied(text)) => forbidden(denial_code(&text), text),
-        Err(CallError::Invalid(text)) => Problem::bad_request(text).response(),
-        Err(CallError::Network(text)) => {
-            Problem::new(StatusCode::BAD_GATEWAY, "egress_failed", text).response()
-        }
+        Err(error) => failed(error),
     }
+}
+
+/// What a program reads of a failure.
+pub(super) fn failed(error: CallError) -> Response<ReplyBody> {
+    let problem = match error {
+        CallError::Denied(text) => Problem::new(StatusCode::FORBIDDEN, denial_code(&text), text),
+        CallError::Invalid(text) => Problem::bad_request(text),
+        CallError::Network(text) => Problem::new(StatusCode::BAD_GATEWAY, "egress_failed", text),
+    };
+    problem.response()
 }
 
 /// The stable code at the end of a denial's text.
 fn denial_code(text: &str) -> &'static str {
     let told = text.rsplit_once('(').map_or("", |(_, code)| code.trim_end_matches(')'));
-    Denial::ALL.iter().map(|denial| denial.code()).find(|code| *code == told).unwrap_or("egress_denied")
+    let mut known = Denial::ALL.iter().map(|denial| denial.code()).chain([CODE_NONE]);
+    known.find(|code| *code == told).unwrap_or("egress_denied")
 }
 
 #[cfg(test)]

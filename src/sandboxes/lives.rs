@@ -7,13 +7,16 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use atoll_bindings::crossing::OfSandbox;
 use atoll_container_bridge::error::{Code, SandboxError};
 use atoll_container_bridge::limits::EGRESS_PORT;
 use atoll_container_bridge::manager::{AuditEvent, Owner, Usage};
 use dashmap::DashMap;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, watch};
 
-use super::egress::Outlet;
+use super::egress::{Outlet, Way};
+use super::tunnel::{TUNNELS_MAX, held};
 use crate::observe::{Observer, SandboxEvent};
 
 /// Ports of one sandbox that are exposed at once.
@@ -44,15 +47,32 @@ pub(crate) struct Life {
     id: String,
     ports: Mutex<BTreeMap<u16, Exposed>>,
     way_out: Mutex<WayOut>,
+    tunnels: Arc<Semaphore>,
 }
 
 #[derive(Default)]
 struct WayOut {
     /// For the sandbox's whole life.
-    standing: Option<Outlet>,
+    standing: Option<Given>,
     /// For as long as a step runs.
-    lent: Option<Outlet>,
+    lent: Option<Given>,
     serving: bool,
+}
+
+/// An outlet that was given; with its drop, all that goes through it is cut.
+struct Given {
+    outlet: Outlet,
+    held: watch::Sender<()>,
+}
+
+impl Given {
+    fn new(outlet: Outlet) -> Self {
+        Self { outlet, held: held().0 }
+    }
+
+    fn way(&self) -> Way {
+        Way::new(self.outlet.clone(), self.held.subscribe())
+    }
 }
 
 impl Life {
@@ -71,16 +91,28 @@ impl Life {
     }
 
     /// The way out that holds now.
-    pub(super) fn outlet(&self) -> Option<Outlet> {
+    pub(super) fn way_out(&self) -> Option<Way> {
         let way = lock(&self.way_out);
-        way.lent.clone().or_else(|| way.standing.clone())
+        way.lent.as_ref().or(way.standing.as_ref()).map(Given::way)
+    }
+
+    /// Places for tunnels.
+    pub(super) fn tunnels(&self) -> &Arc<Semaphore> {
+        &self.tunnels
+    }
+
+    /// What the audit trail says of it.
+    pub(crate) fn inside(&self) -> OfSandbox {
+        OfSandbox { user: self.owner.user.as_str().into(), id: self.id.as_str().into() }
     }
 
     /// Gives the sandbox a way out for its life; whether that is news.
     pub(super) fn stand(&self, outlet: Outlet) -> bool {
         let mut way = lock(&self.way_out);
-        let news = way.standing.as_ref() != Some(&outlet);
-        way.standing = Some(outlet);
+        let news = way.standing.as_ref().is_none_or(|given| given.outlet != outlet);
+        if news {
+            way.standing = Some(Given::new(outlet));
+        }
         news
     }
 
@@ -89,9 +121,15 @@ impl Life {
         lock(&self.way_out).standing = None;
     }
 
+    /// The sandbox is over: so is all that goes out of it.
+    fn ends(&self) {
+        let mut way = lock(&self.way_out);
+        (way.standing, way.lent) = (None, None);
+    }
+
     /// Gives it a way out until the guard is dropped. Only one step of a user runs at a time.
     pub(super) fn lend(self: &Arc<Self>, outlet: Outlet) -> Lent {
-        lock(&self.way_out).lent = Some(outlet);
+        lock(&self.way_out).lent = Some(Given::new(outlet));
         Lent(Arc::clone(self))
     }
 
@@ -171,7 +209,8 @@ impl Lives {
             AuditEvent::Started { owner, sandbox } => {
                 let id = sandbox.as_str().to_owned();
                 let (ports, way_out) = Default::default();
-                let life = Life { owner: owner.clone(), id: id.clone(), ports, way_out };
+                let tunnels = Arc::new(Semaphore::new(TUNNELS_MAX));
+                let life = Life { owner: owner.clone(), id: id.clone(), ports, way_out, tunnels };
                 self.alive.insert(id, Arc::new(life));
                 self.tell(owner, sandbox.as_str(), "started", Usage::default());
             }
@@ -184,6 +223,7 @@ impl Lives {
             AuditEvent::Used { .. } => {}
             AuditEvent::Ended { owner, sandbox, why, usage } => {
                 if let Some((_, life)) = self.alive.remove(sandbox.as_str()) {
+                    life.ends();
                     for exposed in lock(&life.ports).values() {
                         self.previews.remove(&hash(&exposed.token));
                     }

@@ -8,6 +8,7 @@ mod cli;
 mod egress;
 mod preview;
 mod steps;
+mod tunnel;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
