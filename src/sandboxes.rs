@@ -15,9 +15,10 @@ mod egress;
 mod lives;
 mod steps;
 mod tunnel;
+mod within;
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use atoll_bindings::crossing::{Unwitnessed, Witness};
@@ -33,9 +34,11 @@ use tokio::sync::Mutex;
 
 use crate::config::{Config, SandboxBackend, SandboxConfig};
 use crate::observe::Observer;
+use crate::server::Gateway;
 
 pub use egress::Outlet;
 pub(crate) use lives::{Exposed, Life, sum};
+pub(crate) use within::Rights;
 
 use lives::Lives;
 
@@ -88,6 +91,8 @@ pub struct Sandboxes {
     preview: PreviewBase,
     /// Set once, by the server.
     witness: OnceLock<Arc<dyn Witness>>,
+    /// The same: what answers for the gateway's own hosts inside.
+    gateway: OnceLock<Weak<Gateway>>,
 }
 
 impl std::fmt::Debug for Sandboxes {
@@ -115,7 +120,16 @@ impl Sandboxes {
         let manager = Manager::new(backend, bounds, move |event| told.on(event)).await?;
         let spec = SandboxSpec { limits: settings.limits(), ..SandboxSpec::default() };
         let (turns, preview) = (DashMap::new(), PreviewBase::of(config));
-        Ok(Some(Self { manager, spec, idle, turns, lives, preview, witness: OnceLock::new() }))
+        Ok(Some(Self {
+            manager,
+            spec,
+            idle,
+            turns,
+            lives,
+            preview,
+            witness: OnceLock::new(),
+            gateway: OnceLock::new(),
+        }))
     }
 
     /// Ends all sandboxes.
@@ -233,6 +247,19 @@ impl Sandboxes {
         let _first_wins = self.witness.set(witness);
     }
 
+    /// From now on, this one answers for its own hosts inside.
+    pub(crate) fn serve_for(&self, gateway: &Arc<Gateway>) {
+        let _first_wins = self.gateway.set(Arc::downgrade(gateway));
+    }
+
+    /// Whether this sandbox is alive, this user's, and may use the proxy now.
+    pub(crate) fn may_use(&self, tenant: &str, user: &str, id: &str, proxy: &str) -> bool {
+        self.lives.get(id).is_some_and(|life| {
+            let Owner { tenant: its, user: whose } = life.owner();
+            its == tenant && whose == user && life.may_use(proxy)
+        })
+    }
+
     /// All that one sandbox can write, in bytes.
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.spec.limits.disk_bytes
@@ -247,10 +274,12 @@ impl Sandboxes {
     async fn open_egress(&self, lease: &Lease, life: &Arc<Life>) -> Result<(), SandboxError> {
         if life.begins_to_serve() {
             let (sandbox, life) = (Sandbox::clone(lease), Arc::clone(life));
+            let gateway = self.gateway.get().cloned().unwrap_or_default();
             tokio::spawn(async move {
                 let asked = Arc::clone(&life);
-                let served =
-                    sandbox.serve_egress(move |stream| egress::serve(Arc::clone(&asked), stream)).await;
+                let served = sandbox
+                    .serve_egress(move |stream| egress::serve(Arc::clone(&asked), gateway.clone(), stream))
+                    .await;
                 life.serves_no_more();
                 if let Err(error) = served
                     && error.code != Code::OperationInterrupted

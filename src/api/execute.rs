@@ -263,7 +263,8 @@ async fn prepare(
         .map_err(|error| deploy_problem(&error))?;
     // Parsing and stripping is work: not on the threads that move bytes.
     let (shared, payer, told) = (gateway.clone(), tenant.clone(), input.clone());
-    let outlet = outbound.clone().map(|channel| Outlet::new(channel, &tenant.name, id.clone()));
+    let outlet =
+        outbound.as_ref().map(|channel| Outlet::new(trace.channel(channel), &tenant.name, id.clone()));
     let planned =
         tokio::task::spawn_blocking(move || plan::plan(&shared, &payer, parsed, &checks, told, outlet)).await;
     let plan = planned.map_err(|error| Problem::internal(&error))??;

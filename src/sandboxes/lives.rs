@@ -96,6 +96,12 @@ impl Life {
         way.lent.as_ref().or(way.standing.as_ref()).map(Given::way)
     }
 
+    /// Whether any way out that it has now comes with the right to use this proxy.
+    pub(super) fn may_use(&self, proxy: &str) -> bool {
+        let way = lock(&self.way_out);
+        [&way.lent, &way.standing].into_iter().flatten().any(|given| given.outlet.rights().has_proxy(proxy))
+    }
+
     /// Places for tunnels.
     pub(super) fn tunnels(&self) -> &Arc<Semaphore> {
         &self.tunnels

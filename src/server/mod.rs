@@ -219,6 +219,9 @@ impl Server {
             steps,
             sandboxes,
         });
+        if let Some(sandboxes) = &gateway.sandboxes {
+            sandboxes.serve_for(&gateway);
+        }
         let mut server = Self {
             addresses: Vec::new(),
             phase,

@@ -330,14 +330,19 @@ async fn tunnels_lead_only_where_the_class_and_the_address_allow() {
         "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03".to_owned() + &"\0".repeat(600) + "\r\n\r\n",
         "400",
     ));
-    rows.push((connect(&format!("{}:443", "a".repeat(100_000))), "4"));
-    rows.push((format!("CONNECT open.test:443 HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(20_000)), "4"));
-    rows.push((format!("CONNECT open.test:443 HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(300_000)), "4"));
+    rows.push((connect(&format!("{}:443", "a".repeat(100_000))), "closed"));
+    rows.push((format!("CONNECT open.test:443 HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(20_000)), "closed"));
+    rows.push((format!("CONNECT open.test:443 HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(300_000)), "closed"));
     let texts: Vec<String> = rows.iter().map(|(text, _)| text.clone()).collect();
     let told = server.answers("ann", &texts).await;
     assert_eq!(told.len(), rows.len());
     for ((text, expected), got) in rows.iter().zip(&told) {
-        assert!(got.starts_with(expected), "{:?}: {got}", &text[..text.len().min(80)]);
+        // Who is closed while it still sends may miss the answer.
+        let right = match *expected {
+            "closed" => got.starts_with('4') || got.starts_with("no"),
+            expected => got.starts_with(expected),
+        };
+        assert!(right, "{:?}: {got}", &text[..text.len().min(80)]);
     }
     // Without a word of the class there is one port, and without a way out there is nothing.
     let usual = [connect(&format!("open.test:{port}")), connect("127.0.0.1:443")];

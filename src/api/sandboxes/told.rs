@@ -40,9 +40,9 @@ impl Told {
         let crossing = Crossing {
             tenant: caller.tenant.shared(),
             worker: Arc::clone(&caller.worker),
-            execution: None,
+            execution: caller.execution.clone(),
             sandbox: Some(OfSandbox { user: owner.user.as_str().into(), id: "".into() }),
-            token: None,
+            token: caller.token.clone(),
             capability: capability.into(),
             policy: None,
             method: method.clone(),
