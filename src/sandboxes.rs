@@ -11,6 +11,7 @@
 //! names, so no caller can name another tenant's. What belongs to one sandbox beyond what the bridge knows (exposed ports, the
 //! way out) is its [`Life`], which begins before anybody can use the sandbox and ends with it.
 
+mod bills;
 mod egress;
 mod lives;
 mod steps;
@@ -32,14 +33,17 @@ use atoll_container_bridge::sandbox::Sandbox;
 use dashmap::DashMap;
 use tokio::sync::Mutex;
 
+use crate::audit::Audit;
 use crate::config::{Config, SandboxBackend, SandboxConfig};
 use crate::observe::Observer;
 use crate::server::Gateway;
 
+pub(crate) use bills::sum;
 pub use egress::Outlet;
-pub(crate) use lives::{Exposed, Life, sum};
+pub(crate) use lives::{Exposed, Life};
 pub(crate) use within::Rights;
 
+use bills::Bills;
 use lives::Lives;
 
 /// The hidden argument with which this program becomes the init of a sandbox.
@@ -82,6 +86,9 @@ impl PreviewBase {
 
 /// The sandboxes of this gateway.
 pub struct Sandboxes {
+    bills: Arc<Bills>,
+    /// Writes them down.
+    keeping: tokio::task::JoinHandle<()>,
     manager: Manager,
     spec: SandboxSpec,
     idle: Duration,
@@ -115,12 +122,16 @@ impl Sandboxes {
             sandboxes_per_tenant_max: settings.sandboxes_per_tenant_max,
             idle,
         };
-        let lives = Arc::new(Lives::new(observer));
+        let bills = Arc::new(Bills::open(&config.data_dir).await?);
+        let lives = Arc::new(Lives::new(observer, Arc::clone(&bills)));
         let told = Arc::clone(&lives);
         let manager = Manager::new(backend, bounds, move |event| told.on(event)).await?;
         let spec = SandboxSpec { limits: settings.limits(), ..SandboxSpec::default() };
         let (turns, preview) = (DashMap::new(), PreviewBase::of(config));
+        let keeping = tokio::spawn(Arc::clone(&bills).keep(manager.clone()));
         Ok(Some(Self {
+            bills,
+            keeping,
             manager,
             spec,
             idle,
@@ -135,6 +146,7 @@ impl Sandboxes {
     /// Ends all sandboxes.
     pub async fn stop(&self) {
         self.manager.destroy_all().await;
+        self.bills.flush(&self.manager).await;
     }
 
     /// The owner's sandbox, made if there is none. With `outlet`, what runs in it gets that way out, from now on.
@@ -193,7 +205,7 @@ impl Sandboxes {
         self.manager.usage(owner).await
     }
 
-    /// What the owner's sandboxes that are over have used, since the gateway started.
+    /// What the owner's sandboxes that are over have used, also before the gateway started.
     pub(crate) fn spent(&self, owner: &Owner) -> Usage {
         self.lives.spent(owner)
     }
@@ -242,9 +254,10 @@ impl Sandboxes {
         self.witness.get().cloned().unwrap_or_else(|| Arc::new(Unwitnessed))
     }
 
-    /// From now on, uses are told here.
-    pub(crate) fn tell_to(&self, witness: Arc<dyn Witness>) {
+    /// From now on, uses and lives are told here.
+    pub(crate) fn tell_to(&self, witness: Arc<dyn Witness>, audit: Audit) {
         let _first_wins = self.witness.set(witness);
+        self.lives.tell_to(audit);
     }
 
     /// From now on, this one answers for its own hosts inside.
@@ -289,6 +302,13 @@ impl Sandboxes {
             });
         }
         lease.wait_for_port(EGRESS_PORT, EGRESS_OPEN).await
+    }
+}
+
+impl Drop for Sandboxes {
+    fn drop(&mut self) {
+        // It holds the manager, whose end is the end of all sandboxes.
+        self.keeping.abort();
     }
 }
 

@@ -1,11 +1,11 @@
-//! What belongs to one sandbox beside what the bridge keeps: its exposed ports, its way out, and the bill of its user.
+//! What belongs to one sandbox beside what the bridge keeps: its exposed ports and its way out.
 //!
 //! ```text
-//!  Started ─▶ Life ─▶ ports by token, outlets ─▶ Ended: tokens gone, usage added to the user's bill, told
+//!  Started ─▶ Life ─▶ ports by token, outlets ─▶ Ended: tokens gone, usage on the user's bill, told
 //! ```
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use atoll_bindings::crossing::OfSandbox;
 use atoll_container_bridge::error::{Code, SandboxError};
@@ -15,8 +15,10 @@ use dashmap::DashMap;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, watch};
 
+use super::bills::Bills;
 use super::egress::{Outlet, Way};
 use super::tunnel::{TUNNELS_MAX, held};
+use crate::audit::{Audit, entry};
 use crate::observe::{Observer, SandboxEvent};
 
 /// Ports of one sandbox that are exposed at once.
@@ -25,8 +27,6 @@ const PORTS_EXPOSED_MAX: usize = 16;
 const PORT_MIN: u16 = 1024;
 /// Longest name of an exposed port, in bytes.
 const PORT_NAME_BYTES_MAX: usize = 128;
-/// Users whose bill of ended sandboxes is kept; of more, the one that had none for longest goes.
-const USERS_BILLED_MAX: usize = 10_000;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -158,55 +158,25 @@ impl Drop for Lent {
     }
 }
 
-/// All lives, and the bills of those that are over.
+/// All lives.
 pub(super) struct Lives {
     alive: DashMap<String, Arc<Life>>,
     /// By the token's hash: a look-up by the token itself would tell by its time how near a guess was.
     previews: DashMap<[u8; 32], (Arc<Life>, u16)>,
-    bills: Mutex<Bills>,
+    bills: Arc<Bills>,
     observer: Arc<dyn Observer>,
-}
-
-#[derive(Default)]
-struct Bills {
-    by_owner: HashMap<Owner, Usage>,
-    oldest_first: VecDeque<Owner>,
-}
-
-impl Bills {
-    fn add(&mut self, owner: Owner, usage: Usage) {
-        if let Some(bill) = self.by_owner.get_mut(&owner) {
-            *bill = sum(*bill, usage);
-            return;
-        }
-        if self.by_owner.len() >= USERS_BILLED_MAX
-            && let Some(oldest) = self.oldest_first.pop_front()
-        {
-            self.by_owner.remove(&oldest);
-        }
-        self.oldest_first.push_back(owner.clone());
-        self.by_owner.insert(owner, usage);
-    }
-}
-
-/// Both together; a peak is the larger one.
-pub(crate) fn sum(a: Usage, b: Usage) -> Usage {
-    Usage {
-        cpu_us: a.cpu_us.saturating_add(b.cpu_us),
-        memory_byte_seconds: a.memory_byte_seconds.saturating_add(b.memory_byte_seconds),
-        memory_bytes: 0,
-        memory_bytes_peak: a.memory_bytes_peak.max(b.memory_bytes_peak),
-        oom_kills: a.oom_kills.saturating_add(b.oom_kills),
-        wall_us: a.wall_us.saturating_add(b.wall_us),
-        bytes_in: a.bytes_in.saturating_add(b.bytes_in),
-        bytes_out: a.bytes_out.saturating_add(b.bytes_out),
-        uses: a.uses.saturating_add(b.uses),
-    }
+    /// Set once, by the server.
+    audit: OnceLock<Audit>,
 }
 
 impl Lives {
-    pub(super) fn new(observer: Arc<dyn Observer>) -> Self {
-        Self { alive: DashMap::new(), previews: DashMap::new(), bills: Mutex::default(), observer }
+    pub(super) fn new(observer: Arc<dyn Observer>, bills: Arc<Bills>) -> Self {
+        Self { alive: DashMap::new(), previews: DashMap::new(), bills, observer, audit: OnceLock::new() }
+    }
+
+    /// From now on, lives are told here as well.
+    pub(super) fn tell_to(&self, audit: Audit) {
+        let _first_wins = self.audit.set(audit);
     }
 
     /// Takes what the manager tells.
@@ -224,7 +194,13 @@ impl Lives {
                 tracing::warn!(sandbox = sandbox.as_str(), %error, "a sandbox did not start");
                 self.tell(owner, sandbox.as_str(), error.code.as_str(), Usage::default());
             }
-            AuditEvent::Refused { owner, code } => self.tell(owner, "", code.as_str(), Usage::default()),
+            AuditEvent::Refused { owner, code } => {
+                self.observe(owner, "", code.as_str(), Usage::default());
+                // As often as somebody asks: counted.
+                if let Some(audit) = self.audit.get() {
+                    audit.refused(&owner.tenant.as_str().into(), code.as_str());
+                }
+            }
             // Told by who uses it, with what for.
             AuditEvent::Used { .. } => {}
             AuditEvent::Ended { owner, sandbox, why, usage } => {
@@ -234,13 +210,21 @@ impl Lives {
                         self.previews.remove(&hash(&exposed.token));
                     }
                 }
-                lock(&self.bills).add(owner.clone(), *usage);
+                self.bills.add(owner.clone(), *usage);
                 self.tell(owner, sandbox.as_str(), why.as_str(), *usage);
             }
         }
     }
 
     fn tell(&self, owner: &Owner, sandbox: &str, what: &'static str, usage: Usage) {
+        self.observe(owner, sandbox, what, usage);
+        if let Some(audit) = self.audit.get() {
+            let told = entry::Sandbox::new(&owner.tenant, &owner.user, sandbox, what, &usage);
+            audit.note(entry::Entry::Sandbox(Box::new(told)));
+        }
+    }
+
+    fn observe(&self, owner: &Owner, sandbox: &str, what: &'static str, usage: Usage) {
         self.observer.sandbox(&SandboxEvent {
             tenant: &owner.tenant,
             user: &owner.user,
@@ -255,7 +239,7 @@ impl Lives {
     }
 
     pub(super) fn spent(&self, owner: &Owner) -> Usage {
-        lock(&self.bills).by_owner.get(owner).copied().unwrap_or_default()
+        self.bills.get(owner)
     }
 
     pub(super) fn expose(
@@ -315,14 +299,15 @@ mod tests {
 
     use super::*;
     use crate::observe::TracingObserver;
+    use crate::sandboxes::bills;
 
     fn owner(user: &str) -> Owner {
         Owner { tenant: "acme".into(), user: user.into() }
     }
 
-    #[test]
-    fn ports_are_seen_by_their_token_until_they_are_hidden_or_the_sandbox_ends() {
-        let lives = Lives::new(Arc::new(TracingObserver::default()));
+    #[tokio::test]
+    async fn ports_are_seen_by_their_token_until_they_are_hidden_or_the_sandbox_ends() {
+        let lives = Lives::new(Arc::new(TracingObserver::default()), bills::tests::in_memory().await);
         let sandbox = SandboxId::random().unwrap();
         lives.on(AuditEvent::Started { owner: owner("ann"), sandbox: sandbox.clone() });
         let life = lives.get(sandbox.as_str()).unwrap();
@@ -349,20 +334,5 @@ mod tests {
         assert_eq!(lives.expose(&life, 9000, None).unwrap_err().code, Code::SandboxGone);
         assert_eq!(lives.previews.len(), 0);
         assert_eq!(lives.spent(&owner("ann")), usage);
-    }
-
-    #[test]
-    fn bills_add_up_and_are_bounded() {
-        let mut bills = Bills::default();
-        let usage = Usage { cpu_us: 1, memory_bytes_peak: 3, uses: 2, ..Usage::default() };
-        bills.add(owner("first"), usage);
-        bills.add(owner("first"), Usage { memory_bytes_peak: 2, ..usage });
-        assert_eq!(bills.by_owner[&owner("first")], Usage { cpu_us: 2, uses: 4, ..usage });
-        for at in 0..USERS_BILLED_MAX {
-            bills.add(owner(&at.to_string()), usage);
-        }
-        assert_eq!(bills.by_owner.len(), USERS_BILLED_MAX);
-        assert!(!bills.by_owner.contains_key(&owner("first")));
-        assert_eq!(bills.oldest_first.len(), USERS_BILLED_MAX);
     }
 }

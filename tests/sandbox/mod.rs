@@ -3,6 +3,7 @@
 
 mod api;
 mod bad;
+mod bills;
 mod binding;
 mod cli;
 mod egress;
