@@ -385,7 +385,7 @@ impl Isolate {
 
     fn exit(&mut self) {
         let (spent_us, took_us) = self.slot.exit();
-        if took_us > LONG_TURN_US {
+        if took_us > LONG_TURN_US || !memory::look_outside(self.js.v8_isolate(), &self.slot) {
             memory::look(self.js.v8_isolate(), &self.slot);
         }
         if self.blobs.want_collection() {
