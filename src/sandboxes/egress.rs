@@ -23,7 +23,7 @@ use atoll_bindings::crossing::{Denial, OfSandbox};
 use atoll_bindings::seam::{CallError, Identity, InvocationId, Redirect};
 use atoll_loader::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -200,8 +200,9 @@ async fn answer(life: &Life, gateway: &Weak<Gateway>, request: Request<Incoming>
 
 async fn outside(life: &Life, outlet: &Outlet, request: Request<Incoming>) -> Response<ReplyBody> {
     let (mut parts, body) = request.into_parts();
-    // A proxy hands redirects on.
+    // A proxy hands redirects on, and keeps what is about one connection: whoever wants another protocol takes a tunnel.
     parts.extensions.insert(Redirect::Manual);
+    parts.headers.remove(UPGRADE);
     parts.extensions.insert::<OfSandbox>(life.inside());
     let body =
         if hyper::body::Body::is_end_stream(&body) { RequestBody::Empty } else { RequestBody::stream(body) };

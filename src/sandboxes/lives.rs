@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use atoll_bindings::crossing::OfSandbox;
 use atoll_container_bridge::error::{Code, SandboxError};
@@ -18,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use super::bills::Bills;
 use super::egress::{Outlet, Way};
 use super::tunnel::{TUNNELS_MAX, held};
+use crate::admission::Bucket;
 use crate::audit::{Audit, entry};
 use crate::observe::{Observer, SandboxEvent};
 
@@ -25,6 +27,10 @@ use crate::observe::{Observer, SandboxEvent};
 const PORTS_EXPOSED_MAX: usize = 16;
 /// Lowest port that can be exposed, as without privileges.
 const PORT_MIN: u16 = 1024;
+/// Identities, and refusals, of one sandbox per second, sustained.
+const ASKS_PER_SECOND: u32 = 10;
+/// The same at once after a quiet time.
+const ASKS_BURST: u32 = 50;
 /// Longest name of an exposed port, in bytes.
 const PORT_NAME_BYTES_MAX: usize = 128;
 
@@ -48,6 +54,9 @@ pub(crate) struct Life {
     ports: Mutex<BTreeMap<u16, Exposed>>,
     way_out: Mutex<WayOut>,
     tunnels: Arc<Semaphore>,
+    /// For what it asks of the gateway itself.
+    asks: Mutex<Bucket>,
+    began: Instant,
 }
 
 #[derive(Default)]
@@ -100,6 +109,12 @@ impl Life {
     pub(super) fn may_use(&self, proxy: &str) -> bool {
         let way = lock(&self.way_out);
         [&way.lent, &way.standing].into_iter().flatten().any(|given| given.outlet.rights().has_proxy(proxy))
+    }
+
+    /// Whether it may ask the gateway itself for something now: each ask is work, and a line in a log.
+    pub(super) fn may_ask(&self) -> bool {
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        lock(&self.asks).take(ASKS_PER_SECOND, ASKS_BURST, now_ms).is_ok()
     }
 
     /// Places for tunnels.
@@ -186,7 +201,9 @@ impl Lives {
                 let id = sandbox.as_str().to_owned();
                 let (ports, way_out) = Default::default();
                 let tunnels = Arc::new(Semaphore::new(TUNNELS_MAX));
-                let life = Life { owner: owner.clone(), id: id.clone(), ports, way_out, tunnels };
+                let asks = Mutex::new(Bucket::full(ASKS_BURST, 0));
+                let (owner_of, began) = (owner.clone(), Instant::now());
+                let life = Life { owner: owner_of, id: id.clone(), ports, way_out, tunnels, asks, began };
                 self.alive.insert(id, Arc::new(life));
                 self.tell(owner, sandbox.as_str(), "started", Usage::default());
             }

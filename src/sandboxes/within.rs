@@ -129,10 +129,17 @@ pub(super) async fn answer(
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", text).response();
     };
     let answered = match place {
-        Place::Identity => identity(life, &gateway, outlet, &request),
+        Place::Identity => often(life).and_then(|()| identity(life, &gateway, outlet, &request)),
         Place::Proxy => through(life, &gateway, outlet, request).await,
     };
     answered.unwrap_or_else(Problem::response)
+}
+
+/// 429 for who asks too often.
+fn often(life: &Life) -> Result<(), Problem> {
+    let text = "This sandbox asks too often.";
+    let slower = || Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", text).retry_after(1);
+    life.may_ask().then_some(()).ok_or_else(slower)
 }
 
 #[derive(Serialize)]
@@ -227,6 +234,7 @@ async fn through(
     let at = target.find(['/', '?']).unwrap_or(target.len());
     let (name, rest) = target.split_at(at);
     if !outlet.rights().has_proxy(name) {
+        often(life)?;
         let (tenant, actor) = (life.owner().tenant.as_str(), life.owner().user.as_str());
         let event =
             AccessEvent { tenant, actor, what: "proxy", name: "", action: "refuse", detail: "sandbox" };

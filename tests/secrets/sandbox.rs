@@ -221,6 +221,11 @@ async fn a_sandbox_says_whose_it_is_for_a_minute() {
     world.make("ann", rights).await;
     let orphan = world.outside(&orphan, "github").await;
     assert_eq!(orphan, 401, "a successor is another sandbox");
+    // Who asks without end is told to ask less.
+    let many = "import http.client\nc = http.client.HTTPConnection('127.0.0.1', 3128)\ncodes = set()\n\
+                for _ in range(200):\n    c.request('GET', 'http://identity.atoll/x')\n    a = c.getresponse()\n    a.read()\n    codes.add(a.status)\n\
+                print(sorted(codes))";
+    assert_eq!(world.exec("bob", json!(["python3", "-c", many])).await, "[404, 429]\n");
     // All of a sandbox's identities are revoked by its name.
     let revoked = world.token("ann", &for_proxy("github"), "").await;
     let id = world.server.control("GET", "/v1/sandboxes/ann", None).await.json()["id"].clone();
