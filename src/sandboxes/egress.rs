@@ -56,13 +56,7 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// Through this channel, told as of this worker or execution.
-    #[must_use]
-    pub fn new(channel: Arc<dyn Channel>, tenant: &Name, worker: Arc<str>) -> Self {
-        Self { channel: Some(channel), rights: Arc::default(), tenant: tenant.shared(), worker }
-    }
-
-    /// Through this channel, and with these rights; `None` if there is neither.
+    /// Through this channel and with these rights, told as of this worker or execution; `None` if there is neither.
     pub(crate) fn with(
         channel: Option<Arc<dyn Channel>>,
         rights: Rights,

@@ -273,6 +273,21 @@ async fn rights_are_given_by_who_has_them() {
         .json();
     assert!(done["stdout"].as_str().is_some_and(|text| text.contains("upstream_failed")), "{done}");
     assert_eq!(world.heard.lock().expect("no test panicked").len(), heard);
+    // A step has its rights while it runs, and in a sandbox only.
+    let code = "curl -sS http://proxy.atoll/github/v1/step";
+    let mut step = json!({ "language": "shell", "user": "steps", "code": code, "proxies": ["github"], "audiences": [AUDIENCE] });
+    let answer = world.server.execute(step.clone()).await;
+    assert_clean(&answer.body, "a step's answer");
+    let answer = answer.json();
+    let said = answer["process"]["stdout"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    assert!(said.contains("/v1/step\n") && said.contains("the end"), "{answer}");
+    let after = json!({ "command": "curl -sS -x http://127.0.0.1:3128 http://proxy.atoll/github/v1/step" });
+    let after = world.server.control("POST", "/v1/sandboxes/steps/exec", Some(after)).await.json();
+    assert!(after["stdout"].as_str().is_some_and(|text| text.contains("egress_none")), "{after}");
+    step["proxies"] = json!(["missing"]);
+    assert_eq!(world.server.execute(step).await.json()["code"], "invalid_setting");
+    let isolate = json!({ "code": "return 1", "proxies": ["github"], "runtime": "isolate" });
+    assert_eq!(world.server.execute(isolate).await.json()["code"], "rights_in_isolate");
     // A worker's binding names what its sandboxes may do.
     let source = "export default { async fetch(request, { SANDBOX }) {
         const done = await SANDBOX.get('carl').exec(['curl', '-sS', await request.text()]);
