@@ -172,7 +172,11 @@ impl Sandboxes {
     /// Opens the way out, and says where it is to every command from now on.
     async fn lead_out(&self, lease: &Lease, life: &Arc<Life>) -> Result<(), SandboxError> {
         self.open_egress(lease, life).await?;
-        lease.set_env(egress::variables(life).map(|(name, value)| (name, Some(value))).collect()).await
+        let mut env: std::collections::BTreeMap<_, _> =
+            within::VARIABLES.map(|name| (name.to_owned(), None)).into();
+        // What an earlier way out had, and this one has not, is gone.
+        env.extend(egress::variables(life).map(|(name, value)| (name, Some(value))));
+        lease.set_env(env).await
     }
 
     /// The owner's sandbox, if there is one.

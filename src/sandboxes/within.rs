@@ -86,12 +86,16 @@ impl Rights {
     }
 }
 
+/// Names of the variables in which a program finds its rights.
+pub(super) const VARIABLES: [&str; 2] = ["ATOLL_PROXY_URL", "ATOLL_IDENTITY_URL"];
+
 /// Where a program finds its rights.
 pub(super) fn variables(life: &Life) -> Vec<(String, String)> {
+    let [proxy, identity] = VARIABLES;
     let rights = life.way_out().map(|way| way.outlet.rights().clone()).unwrap_or_default();
-    let proxies = (!rights.proxies.is_empty()).then(|| ("ATOLL_PROXY_URL", format!("http://{PROXY_HOST}")));
+    let proxies = (!rights.proxies.is_empty()).then(|| (proxy, format!("http://{PROXY_HOST}")));
     let any = !rights.is_none();
-    let identity = any.then(|| ("ATOLL_IDENTITY_URL", format!("http://{IDENTITY_HOST}/token")));
+    let identity = any.then(|| (identity, format!("http://{IDENTITY_HOST}/token")));
     proxies.into_iter().chain(identity).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 

@@ -161,6 +161,11 @@ async fn a_sandbox_says_whose_it_is_for_a_minute() {
     let Some(world) = world().await else { return };
     let rights = json!({ "egress": "all", "proxies": ["github"], "audiences": [AUDIENCE] });
     world.make("ann", rights.clone()).await;
+    let variables = json!("env | grep -o ATOLL_.*URL= | sort");
+    assert_eq!(world.exec("ann", variables.clone()).await, "ATOLL_IDENTITY_URL=\nATOLL_PROXY_URL=\n");
+    world.make("ann", json!({ "egress": "all", "audiences": [AUDIENCE] })).await;
+    assert_eq!(world.exec("ann", variables).await, "ATOLL_IDENTITY_URL=\n");
+    world.make("ann", rights.clone()).await;
     world.make("bob", json!({ "audiences": [AUDIENCE] })).await;
     let id = world.server.control("GET", "/v1/sandboxes/ann", None).await.json()["id"].clone();
     let claims = verified(&world, &world.token("ann", AUDIENCE, "").await, AUDIENCE).await.expect("valid");
