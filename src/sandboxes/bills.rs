@@ -10,6 +10,8 @@
 //! Bills are written whole, so a step that is done twice changes nothing. After a kill the last few seconds of what was alive are
 //! missing, and nothing else. Each tenant has room for so many users: whose bill is the oldest goes, and never another tenant's.
 
+mod file;
+
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,69 +19,16 @@ use std::time::Duration;
 
 use atoll_container_bridge::error::{Code, SandboxError};
 use atoll_container_bridge::manager::{Manager, Owner, Usage};
-use rusqlite::{Connection, Row, params};
+use rusqlite::Connection;
 use tokio::sync::Notify;
 
-use crate::store::StoreError;
-use crate::store::db::{Db, Stopped};
-use crate::store::schema::prepare;
+use crate::store::db::Db;
+use file::BillsError;
 
 /// Users of one tenant whose bill is kept.
 const USERS_BILLED_MAX: usize = 10_000;
 /// How often what alive sandboxes have used is written down, in seconds: so much of it a kill can lose.
 const ALIVE_SECONDS: u64 = 5;
-/// The file in the data directory.
-const FILE: &str = "bills.db";
-/// Format of the tables.
-const FORMAT: i64 = 1;
-
-const TABLES: &str = "
-CREATE TABLE bill (
-    tenant TEXT NOT NULL,
-    user TEXT NOT NULL,
-    changed INTEGER NOT NULL,
-    cpu_us INTEGER NOT NULL,
-    memory_byte_seconds INTEGER NOT NULL,
-    memory_bytes_peak INTEGER NOT NULL,
-    oom_kills INTEGER NOT NULL,
-    wall_us INTEGER NOT NULL,
-    bytes_in INTEGER NOT NULL,
-    bytes_out INTEGER NOT NULL,
-    uses INTEGER NOT NULL,
-    PRIMARY KEY (tenant, user)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE alive (
-    sandbox TEXT PRIMARY KEY NOT NULL,
-    tenant TEXT NOT NULL,
-    user TEXT NOT NULL,
-    cpu_us INTEGER NOT NULL,
-    memory_byte_seconds INTEGER NOT NULL,
-    memory_bytes_peak INTEGER NOT NULL,
-    oom_kills INTEGER NOT NULL,
-    wall_us INTEGER NOT NULL,
-    bytes_in INTEGER NOT NULL,
-    bytes_out INTEGER NOT NULL,
-    uses INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-";
-const COLUMNS: &str =
-    "cpu_us, memory_byte_seconds, memory_bytes_peak, oom_kills, wall_us, bytes_in, bytes_out, uses";
-
-/// Why bills cannot be kept.
-#[derive(Debug, thiserror::Error)]
-enum BillsError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the file of bills failed: {0}")]
-    Sqlite(#[from] rusqlite::Error),
-}
-
-impl From<Stopped> for BillsError {
-    fn from(_: Stopped) -> Self {
-        Self::Store(StoreError::Stopped)
-    }
-}
-
 /// Both together; a peak is the larger one.
 pub(crate) fn sum(a: Usage, b: Usage) -> Usage {
     Usage {
@@ -155,11 +104,7 @@ impl Bills {
     /// Opens the file, and adds what an earlier process could not.
     pub(super) async fn open(directory: &Path) -> Result<Self, SandboxError> {
         let directory = directory.to_owned();
-        let opened = Self::load(move || {
-            let fail = |source| StoreError::Directory { path: directory.clone(), source };
-            std::fs::create_dir_all(&directory).map_err(fail)?;
-            Ok(Connection::open(directory.join(FILE))?)
-        });
+        let opened = Self::load(move || file::open(&directory));
         opened.await.map_err(|error| SandboxError::new(Code::System, error.to_string()))
     }
 
@@ -168,11 +113,11 @@ impl Bills {
     ) -> Result<Self, BillsError> {
         let file = Db::open(move || {
             let connection = open()?;
-            prepare(&connection, TABLES, FORMAT)?;
+            file::prepare(&connection)?;
             Ok::<_, BillsError>(connection)
         })
         .await?;
-        let (bills, alive) = file.with(|connection| read(connection)).await?;
+        let (bills, alive) = file.with(|connection| file::read(connection)).await?;
         let mut table = Table::default();
         for (owner, bill) in bills {
             table.clock = table.clock.max(bill.changed);
@@ -247,7 +192,7 @@ impl Bills {
             dirty.iter().filter_map(|owner| Some((owner.clone(), table.get(owner)?))).collect()
         };
         let removed: Vec<Owner> = gone.iter().cloned().collect();
-        let written = self.file.write(move |tx| store(tx, &bills, &removed, &alive)).await;
+        let written = self.file.write(move |tx| file::store(tx, &bills, &removed, &alive)).await;
         match written {
             Ok(()) => *had_alive = any,
             Err(_) => {
@@ -259,83 +204,6 @@ impl Bills {
         }
         written
     }
-}
-
-fn usage(row: &Row<'_>, first: usize) -> rusqlite::Result<Usage> {
-    Ok(Usage {
-        cpu_us: row.get(first)?,
-        memory_byte_seconds: row.get(first + 1)?,
-        memory_bytes: 0,
-        memory_bytes_peak: row.get(first + 2)?,
-        oom_kills: row.get(first + 3)?,
-        wall_us: row.get(first + 4)?,
-        bytes_in: row.get(first + 5)?,
-        bytes_out: row.get(first + 6)?,
-        uses: row.get(first + 7)?,
-    })
-}
-
-type Stored = (Vec<(Owner, Bill)>, Vec<Alive>);
-
-fn read(connection: &Connection) -> Result<Stored, BillsError> {
-    let sql = format!("SELECT tenant, user, changed, {COLUMNS} FROM bill");
-    let mut statement = connection.prepare(&sql)?;
-    let bills = statement.query_map([], |row| {
-        let owner = Owner { tenant: row.get(0)?, user: row.get(1)? };
-        Ok((owner, Bill { changed: row.get(2)?, usage: usage(row, 3)? }))
-    })?;
-    let bills = bills.collect::<Result<_, _>>()?;
-    let mut statement = connection.prepare(&format!("SELECT sandbox, tenant, user, {COLUMNS} FROM alive"))?;
-    let alive = statement.query_map([], |row| {
-        let owner = Owner { tenant: row.get(1)?, user: row.get(2)? };
-        Ok((row.get(0)?, owner, usage(row, 3)?))
-    })?;
-    Ok((bills, alive.collect::<Result<_, _>>()?))
-}
-
-/// Numbers as SQLite has them, which ends at 2^63.
-fn numbers(usage: &Usage) -> [u64; 8] {
-    let Usage {
-        cpu_us,
-        memory_byte_seconds,
-        memory_bytes_peak,
-        oom_kills,
-        wall_us,
-        bytes_in,
-        bytes_out,
-        uses,
-        ..
-    } = *usage;
-    [cpu_us, memory_byte_seconds, memory_bytes_peak, oom_kills, wall_us, bytes_in, bytes_out, uses]
-        .map(|number| number.min(i64::MAX as u64))
-}
-
-fn store(
-    tx: &Connection,
-    bills: &[(Owner, Bill)],
-    removed: &[Owner],
-    alive: &[Alive],
-) -> Result<(), BillsError> {
-    let mut statement = tx.prepare("DELETE FROM bill WHERE tenant = ?1 AND user = ?2")?;
-    for Owner { tenant, user } in removed {
-        statement.execute(params![tenant, user])?;
-    }
-    let mut statement = tx.prepare(&format!(
-        "INSERT OR REPLACE INTO bill (tenant, user, changed, {COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
-    ))?;
-    for (Owner { tenant, user }, bill) in bills {
-        let [a, b, c, d, e, f, g, h] = numbers(&bill.usage);
-        statement.execute(params![tenant, user, bill.changed, a, b, c, d, e, f, g, h])?;
-    }
-    tx.execute("DELETE FROM alive", [])?;
-    let mut statement = tx.prepare(&format!(
-        "INSERT INTO alive (sandbox, tenant, user, {COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
-    ))?;
-    for (sandbox, Owner { tenant, user }, usage) in alive {
-        let [a, b, c, d, e, f, g, h] = numbers(usage);
-        statement.execute(params![sandbox, tenant, user, a, b, c, d, e, f, g, h])?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
