@@ -11,8 +11,9 @@ pub use atoll_container_bridge::manager::Usage as SandboxUsage;
 
 use http::HeaderMap;
 
+use crate::access::identity::Issuer;
 use crate::admission::{Bucket, Denied};
-use crate::audit::Audit;
+use crate::audit::{Audit, Checkpoint, Notary, Signed};
 use crate::dispatch::trace::Trace;
 use crate::hosts::Penalty;
 use crate::route::Decision;
@@ -148,8 +149,28 @@ pub trait Observer: Send + Sync + 'static {
     fn penalty(&self, tenant: &str, penalty: Penalty) {
         tracing::warn!(tenant, penalty = penalty.name(), "penalty");
     }
+    /// There is a new checkpoint of the audit log, as a signed note.
+    fn checkpoint(&self, checkpoint: &Checkpoint, note: &str) {
+        tracing::info!(%checkpoint, note, "audit checkpoint");
+    }
     /// The Prometheus text for `/metrics`.
     fn metrics(&self) -> String;
+}
+
+/// Signs checkpoints of the audit log with the gateway's key, and tells the observer.
+pub(crate) struct Checkpoints {
+    pub(crate) issuer: std::sync::Arc<Issuer>,
+    pub(crate) observer: std::sync::Arc<dyn Observer>,
+}
+
+impl Notary for Checkpoints {
+    fn sign(&self, text: &[u8]) -> Option<Signed> {
+        self.issuer.sign_checkpoint(text)
+    }
+
+    fn made(&self, checkpoint: &Checkpoint, note: &str) {
+        self.observer.checkpoint(checkpoint, note);
+    }
 }
 
 /// Observer and audit log as the witness of crossings.

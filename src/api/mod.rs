@@ -75,6 +75,7 @@ enum Action {
     ListKv,
     DeleteKv,
     Audit,
+    AuditCheckpoint,
 }
 
 impl Action {
@@ -170,6 +171,7 @@ const TABLE: &[Entry] = &[
     ("GET", "/v1/kv", Action::ListKv, Some(Scope::Read)),
     ("DELETE", "/v1/kv/{name}", Action::DeleteKv, Some(Scope::Deploy)),
     ("GET", "/v1/audit", Action::Audit, Some(Scope::Audit)),
+    ("GET", "/v1/audit/checkpoint", Action::AuditCheckpoint, Some(Scope::Audit)),
 ];
 
 /// Its right reaches files and processes, which no other scope does.
@@ -254,6 +256,7 @@ pub(crate) async fn answer(
     let name = names.first().copied();
     match action {
         Action::Audit => return audit::get(gateway, tenant, request.uri().query()).await,
+        Action::AuditCheckpoint => return audit::checkpoint(gateway),
         Action::ListKv => return kv::list(gateway, tenant).await,
         Action::DeleteKv => return kv::delete(gateway, tenant, name.unwrap_or_default()).await,
         Action::Execute => return execute::post(gateway, tenant, request).await,

@@ -36,6 +36,8 @@ pub(super) struct Head<'a> {
     pub(super) time: u64,
     /// The version of Atoll that writes.
     pub(super) version: &'static str,
+    /// The log's id, the same in all of its files.
+    pub(super) log: &'a str,
     pub(super) sealed: &'a [Torn],
 }
 

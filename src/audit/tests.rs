@@ -1,5 +1,7 @@
 //! The log on real files: killed in mid-write, changed behind its back, full, flooded.
 
+mod checkpoints;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +49,7 @@ fn folder(data: &TempDir) -> PathBuf {
 }
 
 fn verified(data: &TempDir) -> Report {
-    verify(&folder(data)).unwrap()
+    verify(&folder(data), &Trust::default()).unwrap()
 }
 
 fn files(data: &TempDir) -> Vec<PathBuf> {

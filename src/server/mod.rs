@@ -192,6 +192,10 @@ impl Server {
         };
         let outbound = Arc::new(Outbound::new(&config, witness.clone())?);
         let access = Arc::new(Access::open(&config, outbound.clone(), observer.clone()).await?);
+        audit.sign_with(Arc::new(crate::observe::Checkpoints {
+            issuer: access.issuer.clone(),
+            observer: observer.clone(),
+        }));
         let reach = Reach {
             kv,
             services: Arc::new(services),

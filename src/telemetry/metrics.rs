@@ -234,6 +234,8 @@ metrics! {
     host_resident_bytes: Gauge("atoll_isolate_hosts_resident_bytes", label "", unit "By"),
     /// Layers of confinement that the latest isolate host lacks; 0 where all hold.
     host_layers_missing: Gauge("atoll_isolate_host_layers_missing", label "", unit "{layer}"),
+    /// Records of the audit log under its newest checkpoint.
+    audit_covered: Gauge("atoll_audit_records_covered", label "", unit "{record}"),
     /// Whether the audit log cannot be written now.
     audit_failing: Gauge("atoll_audit_failing", label "", unit "1"),
     /// Audit records dropped since the start, where the operator allowed it.

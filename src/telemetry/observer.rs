@@ -9,13 +9,13 @@ use http::HeaderMap;
 
 use super::Telemetry;
 use super::events::{
-    AccessChanged, AdmissionRefused, CapabilityUsed, HostCondemned, HostLost, HostStarted,
+    AccessChanged, AdmissionRefused, CapabilityUsed, CheckpointMade, HostCondemned, HostLost, HostStarted,
     InvocationFinished, SandboxChanged, StepRouted, TenantPenalised,
 };
 use super::guest::GuestLine;
 use super::trace::{Span, TraceContext};
 use crate::admission::Denied;
-use crate::audit::Audit;
+use crate::audit::{Audit, Checkpoint};
 use crate::dispatch::trace::Trace;
 use crate::hosts::Penalty;
 use crate::observe::{AccessEvent, Finished, HostEnd, HostEvent, Observer, Routed, SandboxEvent};
@@ -202,6 +202,12 @@ impl Observer for TelemetryObserver {
             Penalty::Free | Penalty::Quarantined => 0,
         };
         self.telemetry.emit(&TenantPenalised { tenant, penalty: penalty.name(), seconds });
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint, note: &str) {
+        let Checkpoint { log, size, hash, .. } = checkpoint;
+        let hash = hash.to_string();
+        self.telemetry.emit(&CheckpointMade { log, size: *size, hash: &hash, note });
     }
 
     fn metrics(&self) -> String {

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -158,6 +158,17 @@ impl Atoll {
     /// Whether the gateway process still runs.
     pub(crate) fn alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Runs a command against this server, with the token of the tenant under test.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        Command::new(binary())
+            .args(arguments)
+            .env("ATOLL_URL", format!("http://{}", self.address))
+            .env("ATOLL_TOKEN", TOKEN)
+            .stdin(Stdio::null())
+            .output()
+            .expect("atoll runs")
     }
 
     /// A control request as the tenant under test.

@@ -21,12 +21,15 @@ use serde_json::{Value, json};
 pub use ring::RingError;
 
 use super::store::{AccessStore, KeepError};
+use crate::audit::{PublicKey, Signed};
 use crate::config::IdentityConfig;
 use crate::deploy::now_ms;
 use delegation::{Answer, DELEGATION_SECONDS_MAX, Rights, Wish};
 use jwt::{Claims, IDENTITY_SECONDS_MAX};
 use ring::Ring;
 
+/// The folder of the keys within the data folder.
+const FOLDER: &str = "identity";
 /// How often the folder of keys is looked at, in seconds.
 const REFRESH_SECONDS: u64 = 60;
 /// Tokens for one use that are remembered at once.
@@ -99,7 +102,7 @@ impl Issuer {
         store: AccessStore,
     ) -> Result<Self, super::AccessError> {
         let rotate_ms = config.rotate_days * 24 * 3_600_000;
-        let folder = data_dir.join("identity");
+        let folder = data_dir.join(FOLDER);
         let ring = Ring::refresh(&folder, now_ms(), rotate_ms)?;
         let mut revoked: HashMap<String, HashMap<String, u64>> = HashMap::new();
         for (tenant, id, until_ms) in store.revoked().await? {
@@ -132,6 +135,11 @@ impl Issuer {
 
     fn ring(&self) -> Arc<Ring> {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Signs a checkpoint of the audit log.
+    pub(crate) fn sign_checkpoint(&self, text: &[u8]) -> Option<Signed> {
+        self.ring().signing().sign(text)
     }
 
     /// `iss`, and the audience of tokens that are to be exchanged.
@@ -255,6 +263,15 @@ impl Issuer {
         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         revoked.get(tenant).is_some_and(|ids| ids.contains_key(id))
     }
+}
+
+/// The public keys of the gateway with this data folder; `None` if it has none.
+///
+/// # Errors
+/// If they cannot be read: they are in the files of the private ones.
+pub fn published_keys(data_dir: &Path) -> Result<Option<Vec<PublicKey>>, RingError> {
+    let folder = data_dir.join(FOLDER);
+    if folder.is_dir() { ring::published(&folder).map(Some) } else { Ok(None) }
 }
 
 /// A name that nobody guesses.
