@@ -106,7 +106,7 @@ impl Inner {
                 telling.verdict(Verdict::Answered(200));
                 let max = self.grant.gate.caps().response_bytes_max.unwrap_or(u64::MAX);
                 let body = RequestBody::stream(body);
-                Ok(Response::new(RequestBody::stream(Received { body, max, telling, _slot: slot })))
+                Ok(Response::new(Received::wrap(body, max, telling, slot)))
             }
             Err(refusal) => {
                 telling.verdict(refusal.verdict());
