@@ -13,7 +13,9 @@ use http::HeaderMap;
 
 use crate::access::identity::Issuer;
 use crate::admission::{Bucket, Denied};
+use crate::audit::entry::{Entry, HostGone, Penalised};
 use crate::audit::{Audit, Checkpoint, Notary, Signed};
+use crate::deploy::now_ms;
 use crate::dispatch::trace::Trace;
 use crate::hosts::Penalty;
 use crate::route::Decision;
@@ -87,6 +89,8 @@ pub enum HostEvent<'a> {
     Lost(HostEnd<'a>),
     /// It was replaced because isolates in it would not stop.
     Condemned(HostEnd<'a>),
+    /// It was replaced in a rolling restart, or nobody needs it any more; what runs inside may end.
+    Retired(HostEnd<'a>),
 }
 
 /// How an isolate host came to its end.
@@ -190,6 +194,95 @@ impl Witness for Crossings {
     }
 }
 
+/// An observer, and the audit log of what happens to isolate hosts and to those who end them.
+pub struct Recorded {
+    observer: std::sync::Arc<dyn Observer>,
+    audit: Audit,
+}
+
+impl Recorded {
+    /// Tells this observer everything, and the log what it must not miss.
+    pub fn new(observer: std::sync::Arc<dyn Observer>, audit: Audit) -> Self {
+        Self { observer, audit }
+    }
+}
+
+impl Observer for Recorded {
+    fn begin(&self, headers: &HeaderMap) -> Trace {
+        self.observer.begin(headers)
+    }
+
+    fn finished(&self, event: &Finished<'_>) {
+        self.observer.finished(event);
+    }
+
+    fn denied(&self, tenant: &str, denied: Denied) {
+        self.observer.denied(tenant, denied);
+    }
+
+    fn routed(&self, event: &Routed<'_>) {
+        self.observer.routed(event);
+    }
+
+    fn guest_log(&self, tenant: &str, worker: &str, trace: Option<&str>, line: &LogLine) {
+        self.observer.guest_log(tenant, worker, trace, line);
+    }
+
+    fn crossing(&self, crossing: &Crossing) {
+        self.observer.crossing(crossing);
+    }
+
+    fn access(&self, event: &AccessEvent<'_>) {
+        self.observer.access(event);
+    }
+
+    fn host(&self, event: &HostEvent<'_>) {
+        self.observer.host(event);
+        let (event, end) = match event {
+            HostEvent::Started { .. } => return,
+            HostEvent::Lost(end) => ("lost", end),
+            HostEvent::Condemned(end) => ("condemned", end),
+            HostEvent::Retired(end) => ("retired", end),
+        };
+        self.audit.note(Entry::Host(Box::new(HostGone {
+            time: now_ms(),
+            event,
+            pid: end.pid,
+            reason: end.reason.to_owned(),
+            inside: end.inside,
+            tenants: end.tenants.split_whitespace().map(str::to_owned).collect(),
+        })));
+    }
+
+    fn sandbox(&self, event: &SandboxEvent<'_>) {
+        self.observer.sandbox(event);
+    }
+
+    fn penalty(&self, tenant: &str, penalty: Penalty) {
+        self.observer.penalty(tenant, penalty);
+        self.audit.note(Entry::Penalty(Box::new(Penalised {
+            time: now_ms(),
+            tenant: tenant.to_owned(),
+            penalty: penalty.name(),
+            seconds: penalty.seconds(),
+        })));
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint, note: &str) {
+        self.observer.checkpoint(checkpoint, note);
+    }
+
+    fn metrics(&self) -> String {
+        self.observer.metrics()
+    }
+}
+
+impl fmt::Debug for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorded").field("audit", &self.audit).finish_non_exhaustive()
+    }
+}
+
 /// Events as plain tracing events; guests' lines are rate limited per tenant.
 pub struct TracingObserver {
     started: Instant,
@@ -262,6 +355,7 @@ impl Observer for TracingObserver {
             }
             HostEvent::Lost(end) => tracing::error!(?end, "isolate host lost"),
             HostEvent::Condemned(end) => tracing::error!(?end, "isolate host condemned"),
+            HostEvent::Retired(end) => tracing::info!(?end, "isolate host retired"),
         }
     }
 

@@ -48,7 +48,7 @@ pub(crate) use note::{Notary, Signed};
 pub use query::{BadCursor, Cursor, PAGE_MAX, Page, Query, query};
 pub use verify::{Bad, BadCheckpoint, Breach, Report, Stamped, Trust, verify};
 
-use entry::{Crossed, Entry};
+use entry::{Control, Crossed, Entry};
 use flood::{Count, Deed, Flood};
 
 /// The log's folder within the data folder.
@@ -250,6 +250,19 @@ impl Audit {
             last_ms: now,
         };
         queue.flood.count(&crossing.tenant, deed, count);
+    }
+
+    /// Tells a change through the control API; one of a frequent kind is counted if there are too many.
+    pub(crate) fn control(&self, place: Place, control: Control, is_frequent: bool) {
+        let Some(shared) = &self.0 else { return };
+        let now = now_ms();
+        if is_frequent && !shared.lock().flood.may_write(&control.tenant, now) {
+            let capability = control.action.into();
+            let deed = Deed { what: "control", worker: "".into(), capability, code: control.outcome };
+            let count = Count { count: 1, first_ms: now, last_ms: now, ..Count::default() };
+            return shared.lock().flood.count(&control.tenant, deed, count);
+        }
+        place.write(Entry::Control(Box::new(control)));
     }
 
     /// Counts a request that was not admitted.

@@ -28,9 +28,12 @@ fn entry(worker: &str) -> Entry {
     Entry::Control(Box::new(Control {
         time: now_ms(),
         tenant: "t".into(),
-        worker: worker.into(),
+        worker: Some(worker.into()),
+        name: None,
         token: None,
+        actor: "configured".into(),
         action: "deploy",
+        detail: String::new(),
         outcome: "done",
     }))
 }

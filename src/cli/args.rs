@@ -39,6 +39,8 @@ pub(crate) enum Command {
     /// Use Linux sandboxes on a server: run commands, move files, look at processes
     #[command(subcommand)]
     Sandbox(sandbox::Sandbox),
+    /// Show the isolate hosts of a server, or replace them
+    Hosts(HostsArgs),
     /// Check the audit log, or read records of it
     #[command(subcommand)]
     Audit(Audit),
@@ -616,6 +618,43 @@ Examples:
     Query(AuditQuery),
 }
 
+/// `atoll hosts`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The token needs the scope `hosts`, which only the server's configuration gives.
+
+Examples:
+  atoll hosts
+  atoll hosts restart --wait")]
+pub(crate) struct HostsArgs {
+    /// What to do; without it they are shown
+    #[command(subcommand)]
+    pub(crate) command: Option<HostsCommand>,
+    /// Print the server's answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+/// What can be done with isolate hosts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostsCommand {
+    /// Replace every isolate host by a new one, one after the other; no request is lost
+    Restart {
+        /// Wait until the last one was replaced
+        #[arg(long)]
+        wait: bool,
+        /// Print the server's answer as JSON
+        #[arg(long)]
+        json: bool,
+        /// The server.
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
 /// `atoll audit verify`.
 #[derive(Debug, Args)]
 pub(crate) struct AuditVerify {
@@ -642,7 +681,7 @@ pub(crate) struct AuditQuery {
     /// Only of this worker or execution
     #[arg(long)]
     pub(crate) worker: Option<String>,
-    /// Only of this kind: execution, crossing, counted or control
+    /// Only of this kind: execution, crossing, counted, control or penalty
     #[arg(long)]
     pub(crate) kind: Option<String>,
     /// At most so many

@@ -308,6 +308,18 @@ events! {
     failure(event) Some(event.penalty);
     measure(event, metrics) { metrics.penalties.add(event.penalty, 1); }
 
+    /// An isolate host's process was replaced in a rolling restart, or nobody needs it any more.
+    HostRetired<'a> "isolate host retired" at INFO {
+        /// Its process.
+        pid: u32 as "process.pid",
+        /// Why.
+        reason: &'a str as "atoll.reason",
+        /// Invocations that may end there.
+        inside: u64 as "atoll.inside",
+    }
+    failure(_event) None;
+    measure(_event, metrics) { metrics.hosts_retired.add("", 1); }
+
     /// An isolate host's process was replaced because isolates in it would not stop.
     HostCondemned<'a> "isolate host condemned" at ERROR {
         /// Its process.

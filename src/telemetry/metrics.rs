@@ -216,6 +216,8 @@ metrics! {
     hosts_started: Counter("atoll_isolate_hosts_started_total", label "", unit "{process}"),
     /// Isolate host processes replaced because isolates in them would not stop; also counted as lost.
     hosts_condemned: Counter("atoll_isolate_hosts_condemned_total", label "", unit "{process}"),
+    /// Isolate hosts replaced in rolling restarts.
+    hosts_retired: Counter("atoll_isolate_hosts_retired_total", label "", unit "{process}"),
     /// Isolate host processes that died, broke the protocol, or had to be replaced.
     hosts_lost: Counter("atoll_isolate_hosts_lost_total", label "", unit "{process}"),
     /// Tenants that were moved to a host of their own, suspended, or released again.

@@ -9,8 +9,8 @@ use http::HeaderMap;
 
 use super::Telemetry;
 use super::events::{
-    AccessChanged, AdmissionRefused, CapabilityUsed, CheckpointMade, HostCondemned, HostLost, HostStarted,
-    InvocationFinished, SandboxChanged, StepRouted, TenantPenalised,
+    AccessChanged, AdmissionRefused, CapabilityUsed, CheckpointMade, HostCondemned, HostLost, HostRetired,
+    HostStarted, InvocationFinished, SandboxChanged, StepRouted, TenantPenalised,
 };
 use super::guest::GuestLine;
 use super::trace::{Span, TraceContext};
@@ -176,6 +176,9 @@ impl Observer for TelemetryObserver {
                 inside: inside(&end),
                 tenants: end.tenants,
             }),
+            HostEvent::Retired(end) => {
+                self.telemetry.emit(&HostRetired { pid: end.pid, reason: end.reason, inside: inside(&end) });
+            }
         }
     }
 
@@ -197,10 +200,7 @@ impl Observer for TelemetryObserver {
     }
 
     fn penalty(&self, tenant: &str, penalty: Penalty) {
-        let seconds = match penalty {
-            Penalty::Suspended { left_ms } => left_ms.div_ceil(1_000),
-            Penalty::Free | Penalty::Quarantined => 0,
-        };
+        let seconds = penalty.seconds().unwrap_or(0);
         self.telemetry.emit(&TenantPenalised { tenant, penalty: penalty.name(), seconds });
     }
 

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::vault::Guarded;
 use crate::support::atoll::{Atoll, NEIGHBOUR, NEIGHBOUR_TOKEN, Options};
 use crate::support::worker::{Request, Worker};
 
@@ -114,10 +115,10 @@ export default { async fetch(request, env, ctx) {
 } };
 "#;
 
-async fn started() -> Atoll {
+async fn started() -> Guarded {
     let options =
         Options { tenant: "limits = { cpu_ms = 10000, subrequests = 200 }".into(), ..Options::default() };
-    let atoll = Atoll::start(options).await;
+    let atoll = Guarded::start(options).await;
     atoll.deploy(&Worker::single("attacker", ATTACKER).with_loader("LOADER")).await;
     let neighbour = "export default { fetch: () => new Response('here') }";
     atoll.deploy_as(NEIGHBOUR_TOKEN, &Worker::single("quiet", neighbour)).await;
@@ -232,7 +233,7 @@ export default { async fetch(request, env) {
 /// would count on from its count.
 #[tokio::test(flavor = "multi_thread")]
 async fn loader_names_lead_to_nobody_elses_isolate() {
-    let atoll = Atoll::start(Options::default()).await;
+    let atoll = Guarded::start(Options::default()).await;
     let worker = Worker::single("namer", NAMER).with_loader("LOADER");
     atoll.deploy(&worker).await;
     atoll.deploy_as(NEIGHBOUR_TOKEN, &worker).await;

@@ -66,8 +66,20 @@ pub(crate) struct Issuer {
     ring: RwLock<Arc<Ring>>,
     spent: Mutex<Spent>,
     store: AccessStore,
-    /// By tenant: what was revoked, and until when it matters.
-    revoked: RwLock<HashMap<String, HashMap<String, u64>>>,
+    revoked: RwLock<Revoked>,
+    /// One change of it at a time, so that the table follows the store.
+    change: tokio::sync::Mutex<()>,
+}
+
+/// By tenant: what was revoked, and until when it matters.
+type Revoked = HashMap<String, HashMap<String, u64>>;
+
+async fn revoked(store: &AccessStore) -> Result<Revoked, KeepError> {
+    let mut revoked = Revoked::new();
+    for (tenant, id, until_ms) in store.revoked().await? {
+        revoked.entry(tenant).or_default().insert(id, until_ms);
+    }
+    Ok(revoked)
 }
 
 #[derive(Default)]
@@ -104,10 +116,7 @@ impl Issuer {
         let rotate_ms = config.rotate_days * 24 * 3_600_000;
         let folder = data_dir.join(FOLDER);
         let ring = Ring::refresh(&folder, now_ms(), rotate_ms)?;
-        let mut revoked: HashMap<String, HashMap<String, u64>> = HashMap::new();
-        for (tenant, id, until_ms) in store.revoked().await? {
-            revoked.entry(tenant).or_default().insert(id, until_ms);
-        }
+        let revoked = revoked(&store).await?;
         Ok(Self {
             issuer: config.issuer.clone(),
             folder,
@@ -116,6 +125,7 @@ impl Issuer {
             spent: Mutex::default(),
             store,
             revoked: RwLock::new(revoked),
+            change: tokio::sync::Mutex::default(),
         })
     }
 
@@ -247,8 +257,18 @@ impl Issuer {
         }
     }
 
-    /// Revokes what has this id: an identity's number, an invocation, or a block of a delegation. From now on, on this server.
+    /// Takes over what others revoked.
+    pub(crate) async fn reread(&self) -> Result<(), KeepError> {
+        let _change = self.change.lock().await;
+        let now = revoked(&self.store).await?;
+        *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = now;
+        Ok(())
+    }
+
+    /// Revokes what has this id: an identity's number, an invocation, or a block of a delegation. From now on, on this server;
+    /// others on the same data folder follow soon (`access::FOLLOW_MS`).
     pub(crate) async fn revoke(&self, tenant: &str, id: &str) -> Result<(), KeepError> {
+        let _change = self.change.lock().await;
         let now_ms = now_ms();
         let until_ms = now_ms + (DELEGATION_SECONDS_MAX + IDENTITY_SECONDS_MAX) * 1_000;
         self.store.revoke(tenant, id, until_ms, now_ms).await?;
@@ -259,7 +279,7 @@ impl Issuer {
         Ok(())
     }
 
-    fn is_revoked(&self, tenant: &str, id: &str) -> bool {
+    pub(super) fn is_revoked(&self, tenant: &str, id: &str) -> bool {
         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         revoked.get(tenant).is_some_and(|ids| ids.contains_key(id))
     }
