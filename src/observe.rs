@@ -1,25 +1,27 @@
 //! What the gateway reports about its work: one function per event, one object behind them.
 
+mod recorded;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use atoll_bindings::crossing::{Crossing, Witness};
+use atoll_bindings::crossing::Crossing;
 use atoll_bindings::seam::{LogLine, Outcome, Usage};
 pub use atoll_container_bridge::manager::Usage as SandboxUsage;
 
 use http::HeaderMap;
 
-use crate::access::identity::Issuer;
 use crate::admission::{Bucket, Denied};
-use crate::audit::entry::{Entry, HostGone, Penalised};
-use crate::audit::{Audit, Checkpoint, Notary, Signed};
-use crate::deploy::now_ms;
+use crate::audit::Checkpoint;
 use crate::dispatch::trace::Trace;
 use crate::hosts::Penalty;
 use crate::route::Decision;
 use crate::telemetry::trace::TraceContext;
+
+pub use recorded::Recorded;
+pub(crate) use recorded::{Checkpoints, Crossings};
 
 /// Lines of one tenant's guests that reach the log per second, sustained.
 const GUEST_LINES_PER_SECOND: u32 = 50;
@@ -159,128 +161,6 @@ pub trait Observer: Send + Sync + 'static {
     }
     /// The Prometheus text for `/metrics`.
     fn metrics(&self) -> String;
-}
-
-/// Signs checkpoints of the audit log with the gateway's key, and tells the observer.
-pub(crate) struct Checkpoints {
-    pub(crate) issuer: std::sync::Arc<Issuer>,
-    pub(crate) observer: std::sync::Arc<dyn Observer>,
-}
-
-impl Notary for Checkpoints {
-    fn sign(&self, text: &[u8]) -> Option<Signed> {
-        self.issuer.sign_checkpoint(text)
-    }
-
-    fn made(&self, checkpoint: &Checkpoint, note: &str) {
-        self.observer.checkpoint(checkpoint, note);
-    }
-}
-
-/// Observer and audit log as the witness of crossings.
-pub(crate) struct Crossings {
-    pub(crate) observer: std::sync::Arc<dyn Observer>,
-    pub(crate) audit: Audit,
-}
-
-impl Witness for Crossings {
-    fn crossing(&self, crossing: Crossing) {
-        self.observer.crossing(&crossing);
-        self.audit.crossing(&crossing);
-    }
-
-    fn ready(&self) -> bool {
-        self.audit.is_ready()
-    }
-}
-
-/// An observer, and the audit log of what happens to isolate hosts and to those who end them.
-pub struct Recorded {
-    observer: std::sync::Arc<dyn Observer>,
-    audit: Audit,
-}
-
-impl Recorded {
-    /// Tells this observer everything, and the log what it must not miss.
-    pub fn new(observer: std::sync::Arc<dyn Observer>, audit: Audit) -> Self {
-        Self { observer, audit }
-    }
-}
-
-impl Observer for Recorded {
-    fn begin(&self, headers: &HeaderMap) -> Trace {
-        self.observer.begin(headers)
-    }
-
-    fn finished(&self, event: &Finished<'_>) {
-        self.observer.finished(event);
-    }
-
-    fn denied(&self, tenant: &str, denied: Denied) {
-        self.observer.denied(tenant, denied);
-    }
-
-    fn routed(&self, event: &Routed<'_>) {
-        self.observer.routed(event);
-    }
-
-    fn guest_log(&self, tenant: &str, worker: &str, trace: Option<&str>, line: &LogLine) {
-        self.observer.guest_log(tenant, worker, trace, line);
-    }
-
-    fn crossing(&self, crossing: &Crossing) {
-        self.observer.crossing(crossing);
-    }
-
-    fn access(&self, event: &AccessEvent<'_>) {
-        self.observer.access(event);
-    }
-
-    fn host(&self, event: &HostEvent<'_>) {
-        self.observer.host(event);
-        let (event, end) = match event {
-            HostEvent::Started { .. } => return,
-            HostEvent::Lost(end) => ("lost", end),
-            HostEvent::Condemned(end) => ("condemned", end),
-            HostEvent::Retired(end) => ("retired", end),
-        };
-        self.audit.note(Entry::Host(Box::new(HostGone {
-            time: now_ms(),
-            event,
-            pid: end.pid,
-            reason: end.reason.to_owned(),
-            inside: end.inside,
-            tenants: end.tenants.split_whitespace().map(str::to_owned).collect(),
-        })));
-    }
-
-    fn sandbox(&self, event: &SandboxEvent<'_>) {
-        self.observer.sandbox(event);
-    }
-
-    fn penalty(&self, tenant: &str, penalty: Penalty) {
-        self.observer.penalty(tenant, penalty);
-        self.audit.note(Entry::Penalty(Box::new(Penalised {
-            time: now_ms(),
-            tenant: tenant.to_owned(),
-            penalty: penalty.name(),
-            seconds: penalty.seconds(),
-        })));
-    }
-
-    fn checkpoint(&self, checkpoint: &Checkpoint, note: &str) {
-        self.observer.checkpoint(checkpoint, note);
-    }
-
-    fn metrics(&self) -> String {
-        self.observer.metrics()
-    }
-}
-
-impl fmt::Debug for Recorded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorded").field("audit", &self.audit).finish_non_exhaustive()
-    }
 }
 
 /// Events as plain tracing events; guests' lines are rate limited per tenant.

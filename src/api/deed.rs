@@ -4,6 +4,7 @@
 //! ```text
 //!  authorised ─▶ Deed::begin (room in the log, or 503) ─▶ handler ─▶ done(answer, what it did) ─▶ Deed::end ─┬▶ event
 //!                                                            └ a problem: its code ─────────────────────────▶└▶ record
+//!                                                            └ the client went away: `canceled` ────────────────▶ record
 //! ```
 
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use http::{HeaderMap, Response};
 
 use super::{Action, auth};
 use crate::admission::Denied;
-use crate::audit::Place;
 use crate::audit::entry::Control;
+use crate::audit::{Audit, Place};
 use crate::config::Name;
 use crate::deploy::now_ms;
 use crate::kv::is_namespace_name;
@@ -47,11 +48,10 @@ pub(super) fn done(
     answer
 }
 
-/// A change that is being made.
+/// A change that is being made. One that is dropped open may have been made or not: its client went away.
 pub(super) struct Deed {
-    place: Place,
-    control: Control,
-    actor: String,
+    audit: Audit,
+    open: Option<(Place, Control)>,
     /// Whether a tenant may do it so often that it is rather counted.
     is_frequent: bool,
 }
@@ -80,29 +80,39 @@ impl Deed {
             worker,
             name,
             token: auth::token_id(headers),
-            actor: actor.clone(),
+            actor,
             action: named,
             detail: String::new(),
-            outcome: "done",
+            outcome: "canceled",
         };
-        Ok(Some(Self { place, control, actor, is_frequent: action.is_frequent() }))
+        let audit = gateway.audit.clone();
+        Ok(Some(Self { audit, open: Some((place, control)), is_frequent: action.is_frequent() }))
     }
 
     /// Tells what became of it.
     pub(super) fn end(mut self, gateway: &Gateway, answer: &mut Result<Response<ReplyBody>, Problem>) {
-        self.control.time = now_ms();
-        match answer {
+        let Some((_, control)) = &mut self.open else { return };
+        control.outcome = match answer {
             Ok(answer) => {
                 if let Some(done) = answer.extensions_mut().remove::<Done>() {
                     let Done { what, name, action, detail } = done;
-                    let (tenant, actor) = (&*self.control.tenant, self.actor.as_str());
+                    let (tenant, actor) = (&*control.tenant, control.actor.as_str());
                     let event = AccessEvent { tenant, actor, what, name: &name, action, detail: &detail };
                     gateway.access.tell(&event);
-                    (self.control.name, self.control.detail) = (Some(name), detail);
+                    (control.name, control.detail) = (Some(name), detail);
                 }
+                "done"
             }
-            Err(problem) => self.control.outcome = problem.code(),
+            Err(problem) => problem.code(),
+        };
+    }
+}
+
+impl Drop for Deed {
+    fn drop(&mut self) {
+        if let Some((place, mut control)) = self.open.take() {
+            control.time = now_ms();
+            self.audit.control(place, control, self.is_frequent);
         }
-        gateway.audit.control(self.place, self.control, self.is_frequent);
     }
 }

@@ -14,6 +14,9 @@ use super::flood::{Count, Counted, Deed};
 /// Names of capabilities in one record; further ones are counted.
 pub(crate) const GRANTED_MAX: usize = 64;
 
+/// Tenants in the record of one isolate host; further ones are counted.
+pub(crate) const TENANTS_MAX: usize = 256;
+
 /// One record on its way to the log.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -271,7 +274,7 @@ pub(crate) struct Control {
     /// The version of a secret, the scopes of a token, the audience of an identity.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) detail: String,
-    /// `done`, or the code of the problem.
+    /// `done`, the code of the problem, or `canceled` if the client went away before it was known.
     pub(crate) outcome: &'static str,
 }
 
@@ -288,6 +291,9 @@ pub(crate) struct HostGone {
     pub(crate) inside: usize,
     /// Tenants to blame if it is one or it was condemned, else to suspect.
     pub(crate) tenants: Vec<String>,
+    /// Further ones.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) tenants_more: usize,
 }
 
 /// What a tenant is made to do for ending isolate hosts has changed.

@@ -211,6 +211,26 @@ async fn changes_of_rights_and_losses_of_hosts_are_on_record() {
     let minted = page["records"][5]["actor"].as_str().expect("an actor");
     assert_eq!(minted, format!("{TENANT}/token:configured"));
 
+    // A client that goes away in the middle: whether anything was done or not, it is told that it was tried.
+    let mut half = std::net::TcpStream::connect(atoll.address()).expect("a listener");
+    let head = format!(
+        "PUT /v1/secrets/half HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\
+         content-type: text/plain\r\ncontent-length: 100\r\n\r\n{CANARY}"
+    );
+    std::io::Write::write_all(&mut half, head.as_bytes()).expect("it reads");
+    drop(half);
+    let mut tried = json!(null);
+    for _ in 0..ROUNDS_MAX {
+        let page = atoll.control("GET", "/v1/audit?kind=control", None).await.json();
+        tried = page["records"][expected.len()].clone();
+        if !tried.is_null() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((&tried["action"], &tried["name"]), (&json!("put_secret"), &json!("half")), "{tried}");
+    assert_ne!(tried["outcome"], "done", "{tried}");
+
     // A host of which one tenant's code makes an end: who was inside, and what it leads to, and what time undoes.
     let host = atoll.control("GET", "/v1/hosts", None).await.json();
     let pid = host["hosts"].as_array().expect("hosts").iter().find(|host| host["place"] == "active");
