@@ -69,7 +69,7 @@ impl Deed {
         let place = gateway.audit.place().map_err(|_| Problem::from(Denied::Audit))?;
         // Not whatever a client put into a path.
         let legal = |name: &&str| match action {
-            Action::DeleteKv => is_namespace_name(name),
+            Action::DeleteKv | Action::PutKv | Action::RemoveKv => is_namespace_name(name),
             _ => Name::parse(name).is_some(),
         };
         let name = name.filter(legal).map(str::to_owned);

@@ -77,6 +77,10 @@ enum Action {
     Issuer,
     ListKv,
     DeleteKv,
+    KvKeys,
+    GetKv,
+    PutKv,
+    RemoveKv,
     Audit,
     AuditCheckpoint,
     ListHosts,
@@ -91,6 +95,8 @@ impl Action {
             Self::DeleteWorker => Some("delete"),
             Self::Rollback => Some("rollback"),
             Self::DeleteKv => Some("delete_kv"),
+            Self::PutKv => Some("put_kv_value"),
+            Self::RemoveKv => Some("delete_kv_value"),
             Self::PutSecret => Some("put_secret"),
             Self::DeleteSecret => Some("delete_secret"),
             Self::PutProxy => Some("put_proxy"),
@@ -112,7 +118,7 @@ impl Action {
 
     /// Whether it may be done many times a second.
     fn is_frequent(self) -> bool {
-        matches!(self, Self::Identity | Self::Delegation)
+        matches!(self, Self::Identity | Self::Delegation | Self::PutKv | Self::RemoveKv)
     }
 }
 
@@ -190,6 +196,11 @@ const TABLE: &[Entry] = &[
     ("GET", "/.well-known/openid-configuration", Action::Issuer, None),
     ("GET", "/v1/kv", Action::ListKv, Some(Scope::Read)),
     ("DELETE", "/v1/kv/{name}", Action::DeleteKv, Some(Scope::Deploy)),
+    // What a worker's data is, only those may see who may deploy a worker that reads it.
+    ("GET", "/v1/kv/{name}/keys", Action::KvKeys, Some(Scope::Deploy)),
+    ("GET", "/v1/kv/{name}/values/{key}", Action::GetKv, Some(Scope::Deploy)),
+    ("PUT", "/v1/kv/{name}/values/{key}", Action::PutKv, Some(Scope::Deploy)),
+    ("DELETE", "/v1/kv/{name}/values/{key}", Action::RemoveKv, Some(Scope::Deploy)),
     ("GET", "/v1/audit", Action::Audit, Some(Scope::Audit)),
     ("GET", "/v1/audit/checkpoint", Action::AuditCheckpoint, Some(Scope::Audit)),
     ("GET", "/v1/hosts", Action::ListHosts, Some(Scope::Hosts)),
@@ -304,6 +315,13 @@ async fn act(
         Action::AuditCheckpoint => return audit::checkpoint(gateway),
         Action::ListKv => return kv::list(gateway, tenant).await,
         Action::DeleteKv => return kv::delete(gateway, tenant, name.unwrap_or_default()).await,
+        Action::KvKeys => {
+            return kv::keys(gateway, tenant, name.unwrap_or_default(), request.uri().query()).await;
+        }
+        Action::GetKv | Action::PutKv | Action::RemoveKv => {
+            let (Some(name), Some(&key)) = (name, names.get(1)) else { return Err(bad_name(action)) };
+            return kv::value(gateway, tenant, (name, key), request).await;
+        }
         Action::Execute => return execute::post(gateway, tenant, request).await,
         Action::ListWorkers => return workers::list(gateway, tenant).await,
         Action::ListSecrets => return Ok(secrets::list(gateway, caller)),

@@ -11,6 +11,7 @@ mod engine;
 mod exit;
 mod hosts;
 mod init;
+mod kv;
 mod output;
 mod package;
 mod remote;
@@ -56,6 +57,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Token(args) => token::token(&args),
         Command::Tokens(command) => block_on(access::tokens(command)),
         Command::Secret(command) => block_on(access::secret(command)),
+        Command::Kv(command) => block_on(kv::kv(command)),
         Command::Completions { shell } => {
             output::bytes(&completions(shell));
             Ok(())
