@@ -19,6 +19,7 @@ pub type Entry = (&'static str, fn(&[u8]));
 /// All of them.
 pub const ENTRIES: &[Entry] = &[
     ("audit_line", audit_line),
+    ("audit_note", audit_note),
     ("bridge_frame", bridge_frame),
     ("bundle", bundle),
     ("chunk_size", chunk_size),
@@ -39,6 +40,15 @@ pub const ENTRIES: &[Entry] = &[
 pub fn audit_line(bytes: &[u8]) {
     if let Some(line) = atoll::audit::Line::read(bytes) {
         assert_ne!(line.hash, line.prev, "a line is not its own forerunner");
+    }
+}
+
+/// Checkpoints of the audit log, as the verifier reads them, and a key set.
+pub fn audit_note(bytes: &[u8]) {
+    let keys = atoll::audit::PublicKey::of_jwks(bytes).unwrap_or_default();
+    for note in atoll::audit::Notes::read(bytes).notes {
+        assert!(note.checkpoint.size > 0, "a log has a first line");
+        let _ = note.worth(&keys);
     }
 }
 

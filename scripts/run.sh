@@ -15,6 +15,7 @@ if [ ! -s "$state/token" ] || [ ! -s "$state/hash" ]; then
   sed -E 's/.*"token": *"([^"]+)".*/\1/' <<<"$(tr -d '\n' <<<"$made")" > "$state/token"
   sed -E 's/.*"sha256": *"([^"]+)".*/\1/' <<<"$(tr -d '\n' <<<"$made")" > "$state/hash"
 fi
+[ -s "$state/master.key" ] || head -c 32 /dev/urandom | base64 > "$state/master.key"
 cat > "$state/atoll.toml" <<TOML
 listen = ["$listen"]
 base_domain = "localhost"
@@ -22,8 +23,21 @@ data_dir = "$state/data"
 
 [sandbox]
 
+[secrets]
+key_id = "run"
+key_file = "$state/master.key"
+
+[identity]
+issuer = "http://$listen"
+
+[proxy.github]
+tenants = ["demo"]
+origin = "api.github.com"
+secret = "github"
+inject = { type = "bearer" }
+
 [tenants.demo]
-tokens = ["$(cat "$state/hash")"]
+tokens = [{ sha256 = "$(cat "$state/hash")", scopes = ["read", "deploy", "execute", "sandbox", "audit", "secrets", "tokens", "proxy", "hosts"] }]
 TOML
 
 "$atoll" serve --config "$state/atoll.toml" ${ATOLL_SERVE_FLAGS:-} &

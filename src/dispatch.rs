@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::bindings::{Bound, CallerPattern, Under};
 use crate::config::Name;
-use crate::hosts::{Hosts, Sandbox};
+use crate::hosts::{Hosts, HostsStatus, Sandbox};
 use logs::LogRing;
 use record::Record;
 use trace::Trace;
@@ -39,13 +39,13 @@ pub trait Isolates: Send + Sync + 'static {
     /// Whether work can be taken now.
     fn ready(&self) -> bool;
     /// For how long this tenant's work is not taken, in milliseconds.
-    fn suspended_ms(&self, _tenant: &str) -> Option<u64> {
-        None
-    }
+    fn suspended_ms(&self, tenant: &str) -> Option<u64>;
     /// Whether the code of these two tenants may be in one process.
-    fn may_share(&self, _one: &str, _other: &str) -> bool {
-        true
-    }
+    fn may_share(&self, one: &str, other: &str) -> bool;
+    /// Begins to replace every host by a new one; `false` if there are none. No request is lost by it.
+    fn roll(&self) -> bool;
+    /// What an operator sees of the hosts.
+    fn status(&self) -> HostsStatus;
     /// How far the process that runs guests is confined; `None` while nobody knows.
     fn sandbox(&self) -> Option<Sandbox>;
     /// The latest state of the active hosts.
@@ -63,6 +63,22 @@ impl Isolates for Link {
 
     fn ready(&self) -> bool {
         self.close_reason().is_none()
+    }
+
+    fn suspended_ms(&self, _tenant: &str) -> Option<u64> {
+        None
+    }
+
+    fn may_share(&self, _one: &str, _other: &str) -> bool {
+        true // there is one process, and no wall
+    }
+
+    fn roll(&self) -> bool {
+        false
+    }
+
+    fn status(&self) -> HostsStatus {
+        HostsStatus::default()
     }
 
     fn sandbox(&self) -> Option<Sandbox> {
@@ -85,6 +101,15 @@ impl Isolates for Hosts {
 
     fn may_share(&self, one: &str, other: &str) -> bool {
         Hosts::may_share(self, one, other)
+    }
+
+    fn roll(&self) -> bool {
+        Hosts::roll(self);
+        true
+    }
+
+    fn status(&self) -> HostsStatus {
+        Hosts::status(self)
     }
 
     fn ready(&self) -> bool {

@@ -1,22 +1,27 @@
 //! What the gateway reports about its work: one function per event, one object behind them.
 
+mod recorded;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use atoll_bindings::crossing::{Crossing, Witness};
+use atoll_bindings::crossing::Crossing;
 use atoll_bindings::seam::{LogLine, Outcome, Usage};
 pub use atoll_container_bridge::manager::Usage as SandboxUsage;
 
 use http::HeaderMap;
 
 use crate::admission::{Bucket, Denied};
-use crate::audit::Audit;
+use crate::audit::Checkpoint;
 use crate::dispatch::trace::Trace;
 use crate::hosts::Penalty;
 use crate::route::Decision;
 use crate::telemetry::trace::TraceContext;
+
+pub use recorded::Recorded;
+pub(crate) use recorded::{Checkpoints, Crossings};
 
 /// Lines of one tenant's guests that reach the log per second, sustained.
 const GUEST_LINES_PER_SECOND: u32 = 50;
@@ -86,6 +91,8 @@ pub enum HostEvent<'a> {
     Lost(HostEnd<'a>),
     /// It was replaced because isolates in it would not stop.
     Condemned(HostEnd<'a>),
+    /// It was replaced in a rolling restart, or nobody needs it any more; what runs inside may end.
+    Retired(HostEnd<'a>),
 }
 
 /// How an isolate host came to its end.
@@ -148,25 +155,12 @@ pub trait Observer: Send + Sync + 'static {
     fn penalty(&self, tenant: &str, penalty: Penalty) {
         tracing::warn!(tenant, penalty = penalty.name(), "penalty");
     }
+    /// There is a new checkpoint of the audit log, as a signed note.
+    fn checkpoint(&self, checkpoint: &Checkpoint, note: &str) {
+        tracing::info!(%checkpoint, note, "audit checkpoint");
+    }
     /// The Prometheus text for `/metrics`.
     fn metrics(&self) -> String;
-}
-
-/// Observer and audit log as the witness of crossings.
-pub(crate) struct Crossings {
-    pub(crate) observer: std::sync::Arc<dyn Observer>,
-    pub(crate) audit: Audit,
-}
-
-impl Witness for Crossings {
-    fn crossing(&self, crossing: Crossing) {
-        self.observer.crossing(&crossing);
-        self.audit.crossing(&crossing);
-    }
-
-    fn ready(&self) -> bool {
-        self.audit.is_ready()
-    }
 }
 
 /// Events as plain tracing events; guests' lines are rate limited per tenant.
@@ -241,6 +235,7 @@ impl Observer for TracingObserver {
             }
             HostEvent::Lost(end) => tracing::error!(?end, "isolate host lost"),
             HostEvent::Condemned(end) => tracing::error!(?end, "isolate host condemned"),
+            HostEvent::Retired(end) => tracing::info!(?end, "isolate host retired"),
         }
     }
 

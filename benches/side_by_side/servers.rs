@@ -56,7 +56,7 @@ impl Server {
         }
         let isolate_hosts = u32::from(kind == Kind::AtollWall);
         let config = std::env::var("ATOLL_BENCH_CONFIG").unwrap_or_default();
-        let options = Options { isolate_hosts, config, tenant: WIDE_SHARES.into() };
+        let options = Options { isolate_hosts, config, tenant: WIDE_SHARES.into(), ..Options::default() };
         let atoll = Atoll::start(options).await;
         for worker in workers {
             atoll.deploy_as(TOKEN, worker).await;

@@ -266,9 +266,7 @@ impl Telling {
                 self.received.fetch_add(response.body().size_hint().lower(), Relaxed);
                 response
             }
-            RequestBody::Stream(_) => response.map(|body| {
-                RequestBody::stream(Received { body, max: u64::MAX, telling: self, _slot: Slot::free() })
-            }),
+            RequestBody::Stream(_) => response.map(|body| Received::wrap(body, u64::MAX, self, Slot::free())),
         }
     }
 

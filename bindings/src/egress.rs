@@ -366,7 +366,7 @@ impl Inner {
             decode::decode(&mut parts.headers, RequestBody::stream(body)).unwrap_or_else(|(_, body)| body)
         };
         let max = self.grant.gate.caps().response_bytes_max.unwrap_or(u64::MAX);
-        let body = RequestBody::stream(Received { body, max, telling, _slot: slot });
+        let body = Received::wrap(body, max, telling, slot);
         Response::from_parts(parts, body)
     }
 }

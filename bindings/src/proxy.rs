@@ -159,7 +159,7 @@ impl Ready {
         head.extensions = http::Extensions::new();
         head.extensions.insert(ReplyMeta { url, redirected: false, status_text: String::new() });
         let body = RequestBody::stream(Scrubbed::new(body, needles.scrubber(), class));
-        let body = RequestBody::stream(Received { body, max, telling, _slot: slot });
+        let body = Received::wrap(body, max, telling, slot);
         Response::from_parts(head, body)
     }
 }

@@ -19,6 +19,7 @@ pub mod tokens;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{Config, SecretsConfig};
 use crate::deploy::outbound::Outbound;
@@ -50,8 +51,12 @@ pub(crate) struct Access {
     pub(crate) proxies: Proxies,
     pub(crate) tokens: Tokens,
     pub(crate) issuer: Arc<Issuer>,
+    store: AccessStore,
     observer: Arc<dyn Observer>,
 }
+
+/// How often it is looked for what another gateway on the same data folder revoked, in milliseconds.
+const FOLLOW_MS: u64 = 1_000;
 
 impl Access {
     pub(crate) async fn open(
@@ -63,14 +68,36 @@ impl Access {
         let vault = Arc::new(Vault::open(config.secrets.as_ref(), store.clone()).await?);
         let proxies = Proxies::open(config, outbound, Arc::clone(&vault), store.clone()).await?;
         let tokens = Tokens::open(store.clone()).await?;
-        let issuer = Arc::new(Issuer::open(&config.identity, &config.data_dir, store).await?);
-        Ok(Self { vault, proxies, tokens, issuer, observer })
+        let issuer = Arc::new(Issuer::open(&config.identity, &config.data_dir, store.clone()).await?);
+        Ok(Self { vault, proxies, tokens, issuer, store, observer })
+    }
+
+    /// Follows what others on the same data folder revoke, for as long as the server lives.
+    pub(crate) async fn follow(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(FOLLOW_MS)).await;
+            if let Err(error) = catch_up(&self.store, &self.issuer, &self.tokens).await {
+                tracing::error!(%error, "what others revoked cannot be read");
+            }
+        }
     }
 
     /// Reports what was done.
     pub(crate) fn tell(&self, event: &AccessEvent<'_>) {
         self.observer.access(event);
     }
+}
+
+/// Takes over revocations and API tokens if anybody else changed anything.
+async fn catch_up(store: &AccessStore, issuer: &Issuer, tokens: &Tokens) -> Result<(), KeepError> {
+    if !store.changed().await? {
+        return Ok(());
+    }
+    let read = match issuer.reread().await {
+        Ok(()) => tokens.reread().await,
+        failed => failed,
+    };
+    read.inspect_err(|_| store.look_again())
 }
 
 /// Brings all secrets in this data directory under the current master key; how many were not. The server may run meanwhile, if
@@ -81,4 +108,41 @@ impl Access {
 pub async fn reseal(config: &SecretsConfig, data_dir: &Path) -> Result<u64, AccessError> {
     let vault = Vault::open(Some(config), AccessStore::open(data_dir).await?).await?;
     Ok(vault.reseal().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, Scope};
+
+    /// What a gateway has of it, on a data folder that another one has too.
+    async fn gateway(data: &Path) -> (AccessStore, Issuer, Tokens) {
+        let config = Config::parse("[tenants.t]\n", Overrides::default()).unwrap();
+        let store = AccessStore::open(data).await.unwrap();
+        let issuer = Issuer::open(&config.identity, data, store.clone()).await.unwrap();
+        (store.clone(), issuer, Tokens::open(store).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_one_gateway_revokes_is_revoked_on_the_other() {
+        let data = tempfile::tempdir().unwrap();
+        let (_, issuer, tokens) = gateway(data.path()).await;
+        let (store, other, others) = gateway(data.path()).await;
+        let (made, token) = tokens.create("t", "ci".into(), vec![Scope::Read], None).await.unwrap();
+        let sha256: [u8; 32] =
+            sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(token.as_bytes())).into();
+        catch_up(&store, &other, &others).await.unwrap();
+        assert!(others.find(&sha256, 0).is_some(), "what was made there is known here");
+        assert!(!store.changed().await.unwrap());
+        issuer.revoke("t", "abc").await.unwrap();
+        tokens.delete("t", &made.id).await.unwrap();
+        assert!(!other.is_revoked("t", "abc") && others.find(&sha256, 0).is_some());
+        // Own changes are no news, and are not lost by those of others.
+        other.revoke("t", "own").await.unwrap();
+        catch_up(&store, &other, &others).await.unwrap();
+        assert!(other.is_revoked("t", "abc") && other.is_revoked("t", "own"));
+        assert!(!other.is_revoked("u", "abc"));
+        assert!(others.find(&sha256, 0).is_none());
+        assert!(!store.changed().await.unwrap(), "nothing is read again without news");
+    }
 }

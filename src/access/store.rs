@@ -2,6 +2,8 @@
 //! that only the gateway's user can read. Values are sealed before they come here.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
@@ -120,13 +122,36 @@ pub(crate) struct TokenRow {
 #[derive(Clone)]
 pub(crate) struct AccessStore {
     db: Db,
+    /// What SQLite said last about changes by others; see [`AccessStore::changed`].
+    seen: Arc<AtomicI64>,
 }
+
+/// No version that SQLite gives.
+const UNSEEN: i64 = -1;
 
 impl AccessStore {
     /// Opens or creates it in this directory.
     pub(crate) async fn open(directory: &Path) -> Result<Self, KeepError> {
         let directory = directory.to_owned();
-        Ok(Self { db: Db::open(move || open(&directory)).await? })
+        let db = Db::open(move || open(&directory)).await?;
+        let store = Self { db, seen: Arc::new(AtomicI64::new(UNSEEN)) };
+        // Before anything is read: what changes from now on is seen as changed.
+        store.changed().await?;
+        Ok(store)
+    }
+
+    /// Whether another process, or another handle, changed anything since this was asked last.
+    pub(crate) async fn changed(&self) -> Result<bool, KeepError> {
+        let version = |connection: &mut Connection| -> Result<i64, KeepError> {
+            Ok(connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
+        };
+        let now = self.db.with(version).await?;
+        Ok(self.seen.swap(now, Relaxed) != now)
+    }
+
+    /// Whoever asks next is told that something changed: what did could not be read.
+    pub(crate) fn look_again(&self) {
+        self.seen.store(UNSEEN, Relaxed);
     }
 
     /// Keeps what `seal` makes of a new version number in the place of what was there.

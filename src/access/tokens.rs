@@ -115,6 +115,14 @@ impl Tokens {
         Ok((info, token))
     }
 
+    /// Takes over what others made and revoked.
+    pub(crate) async fn reread(&self) -> Result<(), KeepError> {
+        let _change = self.change.lock().await;
+        let held = self.store.tokens().await?.into_iter().map(|row| (row.sha256, row)).collect();
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
+        Ok(())
+    }
+
     /// Revokes one; from now on it opens nothing.
     pub(crate) async fn delete(&self, tenant: &str, id: &str) -> Result<(), KeepError> {
         let _change = self.change.lock().await;

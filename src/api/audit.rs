@@ -1,4 +1,5 @@
-//! `GET /v1/audit`: a tenant's own records of the audit log, oldest first, page by page.
+//! `GET /v1/audit`: a tenant's own records of the audit log, oldest first, page by page. `GET /v1/audit/checkpoint`: the newest
+//! checkpoint of the whole log, for whoever keeps it elsewhere.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
-use super::json;
+use super::{json, text};
 use crate::audit::{self, Cursor, FOLDER, PAGE_MAX, Query};
 use crate::config::{NAME_BYTES_MAX, Tenant};
 use crate::problem::Problem;
@@ -50,6 +51,13 @@ pub(super) async fn get(
     let page = page.map_err(|error| Problem::internal(&error))?;
     let next = page.next.map(|cursor| cursor.to_string());
     Ok(json(StatusCode::OK, &AuditOutput { records: page.records, next }))
+}
+
+/// The signed note as it is, so that it can be kept and verified as it is.
+pub(super) fn checkpoint(gateway: &Gateway) -> Result<Response<ReplyBody>, Problem> {
+    let note = gateway.audit.checkpoint();
+    let note = note.ok_or_else(|| Problem::not_found("This server has no checkpoint of an audit log."))?;
+    Ok(text("text/plain; charset=utf-8", note.to_string()))
 }
 
 /// Reads `since`, `worker`, `kind`, `limit` and `cursor`, each at most once. No value that means anything needs an escape.

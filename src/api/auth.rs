@@ -9,9 +9,7 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use crate::access::tokens::Holder;
 use crate::config::{Config, Name, Scope, Tenant};
-use crate::observe::AccessEvent;
 use crate::problem::Problem;
-use crate::server::Gateway;
 
 /// Longest token, in bytes: that of an identity or a delegation.
 const TOKEN_BYTES_MAX: usize = crate::access::identity::jwt::TOKEN_BYTES_MAX;
@@ -27,21 +25,6 @@ pub(super) struct Caller {
     pub(super) actor: String,
     /// What it may do.
     pub(super) scopes: Vec<Scope>,
-}
-
-impl Caller {
-    /// Reports what it did.
-    pub(super) fn tell(
-        &self,
-        gateway: &Gateway,
-        what: &'static str,
-        name: &str,
-        action: &'static str,
-        detail: &str,
-    ) {
-        let (tenant, actor) = (self.tenant.name.as_str(), self.actor.as_str());
-        gateway.access.tell(&AccessEvent { tenant, actor, what, name, action, detail });
-    }
 }
 
 /// Who this request's token speaks for, if the token has the scope. `made` looks up the tokens that tenants made.

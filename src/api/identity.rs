@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::auth::{self, Caller};
+use super::deed::done;
 use super::secrets::keep_problem;
 use super::{input, json, no_content};
 use crate::access::identity::Rejected;
@@ -18,7 +19,6 @@ use crate::access::identity::jwt::{ACTORS_MAX, Actor, Claims, IDENTITY_SECONDS_M
 use crate::bindings::identity::is_audience;
 use crate::config::{Name, Scope};
 use crate::deploy::now_ms;
-use crate::observe::AccessEvent;
 use crate::problem::Problem;
 use crate::server::Gateway;
 use crate::server::body::ReplyBody;
@@ -79,20 +79,20 @@ struct TokenOutput {
 }
 
 /// Who asks for a token.
-enum Asker {
+pub(super) enum Asker {
     Api(Caller),
     Identity(Box<Claims>),
 }
 
 impl Asker {
-    fn tenant(&self) -> &str {
+    pub(super) fn tenant(&self) -> &str {
         match self {
             Self::Api(caller) => caller.tenant.name.as_str(),
             Self::Identity(claims) => &claims.tenant,
         }
     }
 
-    fn sub(&self) -> String {
+    pub(super) fn sub(&self) -> String {
         match self {
             Self::Api(caller) => format!("{}/token:{}", caller.tenant.name, caller.actor),
             Self::Identity(claims) => claims.sub.clone(),
@@ -160,7 +160,8 @@ pub(super) fn busy() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "token_check_busy", detail).retry_after(1)
 }
 
-fn asker(gateway: &Gateway, request: &Request<Incoming>) -> Result<Asker, Problem> {
+/// Who asks, if the token is one for that.
+pub(super) fn asker(gateway: &Gateway, request: &Request<Incoming>) -> Result<Asker, Problem> {
     let token = auth::bearer(request.headers()).and_then(|token| std::str::from_utf8(token).ok());
     // API tokens have no dots.
     if let Some(token) = token.filter(|token| token.contains('.')) {
@@ -178,15 +179,15 @@ fn asker(gateway: &Gateway, request: &Request<Incoming>) -> Result<Asker, Proble
 /// A token that is asked for.
 pub(super) async fn post(
     gateway: &Gateway,
+    asker: &Asker,
     delegation: bool,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
-    let asker = asker(gateway, &request)?;
     let limits = &gateway.config.http;
     if delegation {
-        delegate(gateway, &asker, input::small(request, limits).await?)
+        delegate(gateway, asker, input::small(request, limits).await?)
     } else {
-        identity(gateway, &asker, input::small(request, limits).await?)
+        identity(gateway, asker, input::small(request, limits).await?)
     }
 }
 
@@ -205,9 +206,8 @@ fn identity(gateway: &Gateway, asker: &Asker, wish: IdentityInput) -> Result<Res
     let claims = Claims { aud: audience, once: single_use, ..asker.claims(actor.as_ref())? };
     let signed = gateway.access.issuer.sign(claims, seconds, asker.ends_s());
     let (token, claims) = signed.ok_or_else(|| Problem::internal(&"an identity cannot be signed"))?;
-    tell(gateway, asker, "identity", &claims.jti, &claims.aud);
-    let output = TokenOutput { token, id: claims.jti, expires_ms: claims.exp * 1_000 };
-    Ok(json(StatusCode::CREATED, &output))
+    let output = TokenOutput { token, id: claims.jti.clone(), expires_ms: claims.exp * 1_000 };
+    Ok(done(json(StatusCode::CREATED, &output), "identity", &claims.jti, "mint", &claims.aud))
 }
 
 fn delegate(gateway: &Gateway, asker: &Asker, wish: DelegationInput) -> Result<Response<ReplyBody>, Problem> {
@@ -245,13 +245,9 @@ fn delegate(gateway: &Gateway, asker: &Asker, wish: DelegationInput) -> Result<R
     };
     let signed = issuer.delegate(rights);
     let (token, id, rights) = signed.ok_or_else(|| Problem::internal(&"a delegation cannot be signed"))?;
-    tell(gateway, asker, "delegation", &id, &rights.proxies.join(" "));
-    Ok(json(StatusCode::CREATED, &TokenOutput { token, id, expires_ms: rights.until_s * 1_000 }))
-}
-
-fn tell(gateway: &Gateway, asker: &Asker, what: &'static str, name: &str, detail: &str) {
-    let (tenant, actor) = (asker.tenant(), asker.sub());
-    gateway.access.tell(&AccessEvent { tenant, actor: &actor, what, name, action: "mint", detail });
+    let output = TokenOutput { token, id: id.clone(), expires_ms: rights.until_s * 1_000 };
+    let proxies = rights.proxies.join(" ");
+    Ok(done(json(StatusCode::CREATED, &output), "delegation", &id, "mint", &proxies))
 }
 
 /// From now on, what has this id opens nothing.
@@ -266,6 +262,5 @@ pub(super) async fn revoke(
     }
     let tenant = caller.tenant.name.as_str();
     gateway.access.issuer.revoke(tenant, &id).await.map_err(|error| keep_problem(&error))?;
-    caller.tell(gateway, "revocation", &id, "revoke", "");
-    Ok(no_content())
+    Ok(done(no_content(), "revocation", &id, "revoke", ""))
 }

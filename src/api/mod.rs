@@ -4,8 +4,10 @@
 
 mod audit;
 mod auth;
+mod deed;
 mod events;
 mod execute;
+mod hosts;
 mod identity;
 mod input;
 mod kv;
@@ -26,13 +28,14 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use crate::audit::entry::{self, Control};
 use crate::config::{Name, Scope};
 use crate::deploy::now_ms;
 use crate::hosts::Sandbox;
 use crate::problem::Problem;
 use crate::server::body::ReplyBody;
 use crate::server::{Gateway, Phase};
+use auth::Caller;
+use deed::Deed;
 use sandboxes::{Op, Target};
 
 /// The OpenAPI document.
@@ -79,6 +82,9 @@ enum Action {
     PutKv,
     RemoveKv,
     Audit,
+    AuditCheckpoint,
+    ListHosts,
+    RestartHosts,
 }
 
 impl Action {
@@ -95,9 +101,24 @@ impl Action {
             Self::DeleteSecret => Some("delete_secret"),
             Self::PutProxy => Some("put_proxy"),
             Self::DeleteProxy => Some("delete_proxy"),
+            Self::CreateToken => Some("create_token"),
             Self::DeleteToken => Some("revoke_token"),
+            Self::Identity => Some("mint_identity"),
+            Self::Delegation => Some("mint_delegation"),
+            Self::Revoke => Some("revoke"),
+            Self::RestartHosts => Some("restart_hosts"),
             _ => None,
         }
+    }
+
+    /// Whether the name in its path is that of a worker.
+    fn is_about_a_worker(self) -> bool {
+        matches!(self, Self::PutWorker | Self::DeleteWorker | Self::Rollback)
+    }
+
+    /// Whether it may be done many times a second.
+    fn is_frequent(self) -> bool {
+        matches!(self, Self::Identity | Self::Delegation | Self::PutKv | Self::RemoveKv)
     }
 }
 
@@ -181,6 +202,9 @@ const TABLE: &[Entry] = &[
     ("PUT", "/v1/kv/{name}/values/{key}", Action::PutKv, Some(Scope::Deploy)),
     ("DELETE", "/v1/kv/{name}/values/{key}", Action::RemoveKv, Some(Scope::Deploy)),
     ("GET", "/v1/audit", Action::Audit, Some(Scope::Audit)),
+    ("GET", "/v1/audit/checkpoint", Action::AuditCheckpoint, Some(Scope::Audit)),
+    ("GET", "/v1/hosts", Action::ListHosts, Some(Scope::Hosts)),
+    ("POST", "/v1/hosts/restart", Action::RestartHosts, Some(Scope::Hosts)),
 ];
 
 /// Its right reaches files and processes, which no other scope does.
@@ -253,18 +277,42 @@ pub(crate) async fn answer(
     }
     let (action, scope, names) = find(request.method().as_str(), &path)?;
     let Some(scope) = scope else { return open(gateway, action).await };
-    if matches!(action, Action::Identity | Action::Delegation) {
-        return identity::post(gateway, action == Action::Delegation, request).await;
+    let (name, headers) = (names.first().copied(), request.headers());
+    let (deed, mut answer) = if matches!(action, Action::Identity | Action::Delegation) {
+        let asker = identity::asker(gateway, &request)?;
+        let deed = Deed::begin(gateway, action, (asker.tenant().into(), asker.sub()), None, headers)?;
+        (deed, identity::post(gateway, &asker, action == Action::Delegation, request).await)
+    } else {
+        let made = |digest: &[u8; 32]| gateway.access.tokens.find(digest, now_ms());
+        let caller = auth::authorize(&gateway.config, made, headers, scope)?;
+        let who = (caller.tenant.name.shared(), caller.actor.clone());
+        let deed = Deed::begin(gateway, action, who, name, headers)?;
+        (deed, act(gateway, &caller, action, &names, request).await)
+    };
+    if let Some(deed) = deed {
+        deed.end(gateway, &mut answer);
     }
-    let made = |digest: &[u8; 32]| gateway.access.tokens.find(digest, now_ms());
-    let caller = auth::authorize(&gateway.config, made, request.headers(), scope)?;
+    answer
+}
+
+/// Does what an API token allows.
+async fn act(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    action: Action,
+    names: &[&str],
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Problem> {
     let tenant = &caller.tenant;
     if let Action::Sandbox(op) = action {
-        return sandboxes::http(gateway, &caller, Target::new(op, &names)?, request).await;
+        return sandboxes::http(gateway, caller, Target::new(op, names)?, request).await;
     }
     let name = names.first().copied();
     match action {
         Action::Audit => return audit::get(gateway, tenant, request.uri().query()).await,
+        Action::ListHosts => return Ok(hosts::list(gateway)),
+        Action::RestartHosts => return hosts::restart(gateway),
+        Action::AuditCheckpoint => return audit::checkpoint(gateway),
         Action::ListKv => return kv::list(gateway, tenant).await,
         Action::DeleteKv => return kv::delete(gateway, tenant, name.unwrap_or_default()).await,
         Action::KvKeys => {
@@ -276,39 +324,30 @@ pub(crate) async fn answer(
         }
         Action::Execute => return execute::post(gateway, tenant, request).await,
         Action::ListWorkers => return workers::list(gateway, tenant).await,
-        Action::ListSecrets => return Ok(secrets::list(gateway, &caller)),
-        Action::ListProxies => return Ok(proxies::list(gateway, &caller)),
-        Action::ListTokens => return Ok(tokens::list(gateway, &caller)),
-        Action::CreateToken => return tokens::post(gateway, &caller, request).await,
-        Action::Revoke => return identity::revoke(gateway, &caller, request).await,
+        Action::ListSecrets => return Ok(secrets::list(gateway, caller)),
+        Action::ListProxies => return Ok(proxies::list(gateway, caller)),
+        Action::ListTokens => return Ok(tokens::list(gateway, caller)),
+        Action::CreateToken => return tokens::post(gateway, caller, request).await,
+        Action::Revoke => return identity::revoke(gateway, caller, request).await,
         _ => {}
     }
     let name = name.and_then(Name::parse).ok_or_else(|| bad_name(action))?;
-    let token = auth::token_id(request.headers());
-    let (payer, worker) = (tenant.name.shared(), name.shared());
-    let answer = match action {
+    match action {
         Action::PutWorker => workers::put(gateway, tenant, name, request).await,
         Action::DeleteWorker => workers::delete(gateway, tenant, &name).await,
         Action::Versions => workers::versions(gateway, tenant, &name).await,
         Action::Rollback => workers::rollback(gateway, tenant, name, request).await,
         Action::Scheduled => workers::scheduled(gateway, tenant, &name, request).await,
         Action::Logs => logs::get(gateway, tenant, &name, request.headers()),
-        Action::GetSecret => secrets::get(gateway, &caller, &name),
-        Action::PutSecret => secrets::put(gateway, &caller, &name, request).await,
-        Action::DeleteSecret => secrets::delete(gateway, &caller, &name).await,
-        Action::GetProxy => proxies::get(gateway, &caller, &name),
-        Action::PutProxy => proxies::put(gateway, &caller, &name, request).await,
-        Action::DeleteProxy => proxies::delete(gateway, &caller, &name).await,
-        Action::DeleteToken => tokens::delete(gateway, &caller, &name).await,
+        Action::GetSecret => secrets::get(gateway, caller, &name),
+        Action::PutSecret => secrets::put(gateway, caller, &name, request).await,
+        Action::DeleteSecret => secrets::delete(gateway, caller, &name).await,
+        Action::GetProxy => proxies::get(gateway, caller, &name),
+        Action::PutProxy => proxies::put(gateway, caller, &name, request).await,
+        Action::DeleteProxy => proxies::delete(gateway, caller, &name).await,
+        Action::DeleteToken => tokens::delete(gateway, caller, &name).await,
         _ => workers::get(gateway, tenant, &name).await,
-    };
-    if let Some(action) = action.changes() {
-        let outcome = answer.as_ref().map_or_else(Problem::code, |_| "done");
-        let (time, tenant) = (now_ms(), payer);
-        let control = Control { time, tenant, worker, token, action, outcome };
-        gateway.audit.note(entry::Entry::Control(Box::new(control)));
     }
-    answer
 }
 
 /// What is named wrongly.

@@ -5,6 +5,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::auth::Caller;
+use super::deed::done;
 use super::secrets::keep_problem;
 use super::{input, json, no_content};
 use crate::access::proxies::settings::ProxySettings;
@@ -67,8 +68,7 @@ pub(super) async fn put(
     let settings: ProxySettings = input::small(request, &gateway.config.http).await?;
     let origin = settings.origin.clone();
     gateway.access.proxies.put(&caller.tenant, name, settings).await.map_err(problem)?;
-    caller.tell(gateway, "proxy", name.as_str(), "put", &origin);
-    get(gateway, caller, name)
+    Ok(done(get(gateway, caller, name)?, "proxy", name.as_str(), "put", &origin))
 }
 
 pub(super) async fn delete(
@@ -78,6 +78,5 @@ pub(super) async fn delete(
 ) -> Result<Response<ReplyBody>, Problem> {
     let deleted = gateway.access.proxies.delete(caller.tenant.name.as_str(), name.as_str()).await;
     deleted.map_err(problem)?;
-    caller.tell(gateway, "proxy", name.as_str(), "delete", "");
-    Ok(no_content())
+    Ok(done(no_content(), "proxy", name.as_str(), "delete", ""))
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::auth::Caller;
+use super::deed::done;
 use super::{input, json, no_content};
 use crate::access::secrets::{SecretError, SecretInfo};
 use crate::access::store::KeepError;
@@ -74,8 +75,8 @@ pub(super) async fn put(
     drop(body);
     let put = gateway.access.vault.put(caller.tenant.name.as_str(), name.as_str(), value).await;
     let info = put.map_err(problem)?;
-    caller.tell(gateway, "secret", name.as_str(), "put", &info.version.to_string());
-    Ok(json(StatusCode::OK, &info))
+    let version = info.version.to_string();
+    Ok(done(json(StatusCode::OK, &info), "secret", name.as_str(), "put", &version))
 }
 
 pub(super) async fn delete(
@@ -85,6 +86,5 @@ pub(super) async fn delete(
 ) -> Result<Response<ReplyBody>, Problem> {
     let deleted = gateway.access.vault.delete(caller.tenant.name.as_str(), name.as_str()).await;
     deleted.map_err(problem)?;
-    caller.tell(gateway, "secret", name.as_str(), "delete", "");
-    Ok(no_content())
+    Ok(done(no_content(), "secret", name.as_str(), "delete", ""))
 }

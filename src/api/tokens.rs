@@ -5,6 +5,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
+use super::deed::done;
 use super::secrets::keep_problem;
 use super::{input, json, no_content};
 use crate::access::tokens::TokenInfo;
@@ -72,8 +73,9 @@ pub(super) async fn post(
     let made = gateway.access.tokens.create(tenant, name, scopes, expires_ms).await;
     let (info, token) = made.map_err(|error| keep_problem(&error))?;
     let scopes: Vec<&str> = info.scopes.iter().map(|scope| scope.name()).collect();
-    caller.tell(gateway, "token", &info.id, "create", &scopes.join(" "));
-    Ok(json(StatusCode::CREATED, &CreateOutput { info, token: &token }))
+    let (id, scopes) = (info.id.clone(), scopes.join(" "));
+    let answer = json(StatusCode::CREATED, &CreateOutput { info, token: &token });
+    Ok(done(answer, "token", &id, "create", &scopes))
 }
 
 pub(super) async fn delete(
@@ -83,6 +85,5 @@ pub(super) async fn delete(
 ) -> Result<Response<ReplyBody>, Problem> {
     let deleted = gateway.access.tokens.delete(caller.tenant.name.as_str(), id.as_str()).await;
     deleted.map_err(|error| keep_problem(&error))?;
-    caller.tell(gateway, "token", id.as_str(), "revoke", "");
-    Ok(no_content())
+    Ok(done(no_content(), "token", id.as_str(), "revoke", ""))
 }

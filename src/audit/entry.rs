@@ -16,6 +16,9 @@ use crate::observe::SandboxUsage;
 /// Names of capabilities in one record; further ones are counted.
 pub(crate) const GRANTED_MAX: usize = 64;
 
+/// Tenants in the record of one isolate host; further ones are counted.
+pub(crate) const TENANTS_MAX: usize = 256;
+
 /// One record on its way to the log.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -30,6 +33,10 @@ pub(crate) enum Entry {
     Control(Box<Control>),
     /// A sandbox was made, could not be made, or is over.
     Sandbox(Box<Sandbox>),
+    /// An isolate host was lost or replaced.
+    Host(Box<HostGone>),
+    /// A tenant is under a penalty, or not any more.
+    Penalty(Box<Penalised>),
 }
 
 /// The first line of a file.
@@ -40,6 +47,8 @@ pub(super) struct Head<'a> {
     pub(super) time: u64,
     /// The version of Atoll that writes.
     pub(super) version: &'static str,
+    /// The log's id, the same in all of its files.
+    pub(super) log: &'a str,
     pub(super) sealed: &'a [Torn],
 }
 
@@ -237,7 +246,7 @@ impl Crossed {
 pub(crate) struct Many {
     time: u64,
     tenant: Arc<str>,
-    /// `crossing`, or `refused` for requests that were not admitted.
+    /// `crossing`, `refused` for requests that were not admitted, or `control` with the action as the capability.
     what: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
     worker: Arc<str>,
@@ -322,11 +331,52 @@ impl Sandbox {
 pub(crate) struct Control {
     pub(crate) time: u64,
     pub(crate) tenant: Arc<str>,
-    pub(crate) worker: Arc<str>,
+    /// Of actions about a worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) worker: Option<String>,
+    /// Of other actions: the name or id of what was changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token: Option<String>,
+    /// The id of an API token, `configured`, or the subject of an identity.
+    pub(crate) actor: String,
     /// The name of the action.
     pub(crate) action: &'static str,
-    /// `done`, or the code of the problem.
+    /// The version of a secret, the scopes of a token, the audience of an identity.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) detail: String,
+    /// `done`, the code of the problem, or `canceled` if the client went away before it was known.
     pub(crate) outcome: &'static str,
+}
+
+/// An isolate host is gone. It is about several tenants, so no tenant reads it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HostGone {
+    pub(crate) time: u64,
+    /// `lost`, `condemned` if it was replaced because isolates in it would not stop, or `retired` in a rolling restart.
+    pub(crate) event: &'static str,
+    pub(crate) pid: u32,
+    pub(crate) reason: String,
+    /// Invocations that were inside.
+    pub(crate) inside: usize,
+    /// Tenants to blame if it is one or it was condemned, else to suspect.
+    pub(crate) tenants: Vec<String>,
+    /// Further ones.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) tenants_more: usize,
+}
+
+/// What a tenant is made to do for ending isolate hosts has changed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Penalised {
+    pub(crate) time: u64,
+    pub(crate) tenant: String,
+    /// `quarantined`, `suspended` or `released`.
+    pub(crate) penalty: &'static str,
+    /// For how long it is suspended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seconds: Option<u64>,
 }

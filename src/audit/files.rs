@@ -18,12 +18,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::line::{Hash, LINE_BYTES_MAX, Line, Link};
+use super::note::is_log_id;
 
 /// What a file's name is made of.
 const PREFIX: &str = "audit-";
 const SUFFIX: &str = ".jsonl";
 /// Who may do what with a file: its owner reads and writes.
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 /// Digits of the number in a file's name.
 const DIGITS: usize = 8;
 
@@ -188,6 +189,22 @@ pub(super) fn end(folder: &Path) -> io::Result<End> {
     }
     end.torn.reverse();
     Ok(end)
+}
+
+/// The log's id, as the newest good first line of a file names it.
+pub(super) fn log_id(folder: &Path) -> io::Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Head {
+        log: String,
+    }
+    for file in list(folder)?.iter().rev() {
+        let Some(Piece::Line(text)) = Pieces::open(file, 0)?.next()? else { continue };
+        let head = Line::read(&text).and_then(|_| serde_json::from_slice::<Head>(&text).ok());
+        if let Some(Head { log }) = head.filter(|head| is_log_id(&head.log)) {
+            return Ok(Some(log));
+        }
+    }
+    Ok(None)
 }
 
 /// Makes the file with this number; it must not exist.

@@ -18,7 +18,7 @@ const KEYS_MAX: usize = 64;
 /// What was done too often.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deed {
-    /// `crossing` or `refused`.
+    /// `crossing`, `refused` or `control`.
     pub(super) what: &'static str,
     /// Whose code; empty where that is not known.
     pub(super) worker: Arc<str>,

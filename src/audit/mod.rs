@@ -5,6 +5,7 @@
 //!  channel ───▶ ready? ─▶ … ─▶ crossing ─▶ own record, or a count ───┤ queue, bounded by places
 //!                                                                    ▼
 //!                        one thread: chain ▸ write ▸ fsync by policy ▸ rotate ─▶ data_dir/audit/audit-00000001.jsonl
+//!                                    └─ now and then a signed checkpoint ─▶ data_dir/audit/checkpoints.txt, events, API
 //! ```
 //!
 //! **What happens when the disk is slow or full.** A record is a promise, so nothing is admitted for which there would be no
@@ -20,7 +21,9 @@ pub(crate) mod entry;
 mod files;
 mod flood;
 mod line;
+mod note;
 mod query;
+mod stamps;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -28,7 +31,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -40,10 +43,12 @@ use crate::deploy::now_ms;
 
 pub use files::Torn;
 pub use line::{Hash, Line};
+pub use note::{Checkpoint, Notes, PublicKey};
+pub(crate) use note::{Notary, Signed};
 pub use query::{BadCursor, Cursor, PAGE_MAX, Page, Query, query};
-pub use verify::{Bad, Report, verify};
+pub use verify::{Bad, BadCheckpoint, Breach, Report, Stamped, Trust, verify};
 
-use entry::{Crossed, Entry};
+use entry::{Control, Crossed, Entry};
 use flood::{Count, Deed, Flood};
 
 /// The log's folder within the data folder.
@@ -93,6 +98,10 @@ pub(super) struct Shared {
     dropped_total: AtomicU64,
     prices: Option<Prices>,
     config: AuditConfig,
+    /// Who signs checkpoints; without one there are none.
+    notary: OnceLock<Arc<dyn Notary>>,
+    /// The newest one.
+    checkpoint: Mutex<Option<Arc<str>>>,
 }
 
 struct Queue {
@@ -163,10 +172,26 @@ impl Audit {
             dropped_total: AtomicU64::new(0),
             prices,
             config,
+            notary: OnceLock::new(),
+            checkpoint: Mutex::default(),
         });
         let its = shared.clone();
         std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&its))?;
         Ok(Self(Some(Arc::new(Handle(shared)))))
+    }
+
+    /// From now on checkpoints are made, and signed by this notary. Its keys are not there yet when the log is opened.
+    pub(crate) fn sign_with(&self, notary: Arc<dyn Notary>) {
+        let Some(shared) = &self.0 else { return };
+        if shared.notary.set(notary).is_ok() {
+            shared.filled.notify_one();
+        }
+    }
+
+    /// The newest checkpoint, as a signed note.
+    #[must_use]
+    pub(crate) fn checkpoint(&self) -> Option<Arc<str>> {
+        self.0.as_ref()?.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether a record may be promised now.
@@ -225,6 +250,19 @@ impl Audit {
             last_ms: now,
         };
         queue.flood.count(&crossing.tenant, deed, count);
+    }
+
+    /// Tells a change through the control API; one of a frequent kind is counted if there are too many.
+    pub(crate) fn control(&self, place: Place, control: Control, is_frequent: bool) {
+        let Some(shared) = &self.0 else { return };
+        let now = now_ms();
+        if is_frequent && !shared.lock().flood.may_write(&control.tenant, now) {
+            let capability = control.action.into();
+            let deed = Deed { what: "control", worker: "".into(), capability, code: control.outcome };
+            let count = Count { count: 1, first_ms: now, last_ms: now, ..Count::default() };
+            return shared.lock().flood.count(&control.tenant, deed, count);
+        }
+        place.write(Entry::Control(Box::new(control)));
     }
 
     /// Counts a request that was not admitted.

@@ -1,5 +1,7 @@
 //! The log on real files: killed in mid-write, changed behind its back, full, flooded.
 
+mod checkpoints;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,9 +28,12 @@ fn entry(worker: &str) -> Entry {
     Entry::Control(Box::new(Control {
         time: now_ms(),
         tenant: "t".into(),
-        worker: worker.into(),
+        worker: Some(worker.into()),
+        name: None,
         token: None,
+        actor: "configured".into(),
         action: "deploy",
+        detail: String::new(),
         outcome: "done",
     }))
 }
@@ -47,7 +52,7 @@ fn folder(data: &TempDir) -> PathBuf {
 }
 
 fn verified(data: &TempDir) -> Report {
-    verify(&folder(data)).unwrap()
+    verify(&folder(data), &Trust::default()).unwrap()
 }
 
 fn files(data: &TempDir) -> Vec<PathBuf> {

@@ -1,8 +1,8 @@
 //! The one thread that writes: takes what waits, chains it, writes it, syncs it by policy, and begins new files.
 //!
 //! ```text
-//!  queue ─▶ batch ─▶ lines ─▶ write (again until it works) ─▶ fsync ─▶ places are free again
-//!                       └─ the file is full: new file, which begins with the hash of the last line
+//!  queue ─▶ batch ─▶ lines ─▶ write (again until it works) ─▶ fsync ─▶ checkpoint, if due ─▶ places are free again
+//!                       └─ the file is full: checkpoint, new file, which begins with the hash of the last line
 //! ```
 
 use std::fs::File;
@@ -17,7 +17,8 @@ use serde::Serialize;
 use super::entry::{Entry, Head, Lost};
 use super::files::{self, End, LogFile, Torn};
 use super::line::{LINE_BYTES_MAX, Link};
-use super::{Shared, WINDOW_MS};
+use super::stamps::{self, Stamps};
+use super::{Shared, WINDOW_MS, note};
 use crate::config::{AuditConfig, Fsync};
 use crate::deploy::now_ms;
 
@@ -42,6 +43,8 @@ pub(super) struct Writer {
     pending: Vec<u8>,
     unsynced: bool,
     synced: Instant,
+    log: Arc<str>,
+    stamps: Stamps,
 }
 
 impl Writer {
@@ -55,8 +58,10 @@ impl Writer {
         if !torn.is_empty() {
             tracing::warn!(?torn, "the audit log ends in the middle of a record: sealed, and going on");
         }
+        stamps::compare(folder, link)?;
+        let log = files::log_id(folder)?.map_or_else(note::new_log_id, |log| Ok(log.into()))?;
         let mut head = Vec::new();
-        link.append(&head_members(&torn), &mut head);
+        link.append(&head_members(&log, &torn), &mut head);
         let mut file = files::create(folder, number)?;
         file.write_all(&head)?;
         file.sync_data()?;
@@ -70,6 +75,8 @@ impl Writer {
             pending: Vec::new(),
             unsynced: false,
             synced: Instant::now(),
+            stamps: Stamps::new(folder, log.clone()),
+            log,
         })
     }
 
@@ -87,6 +94,7 @@ impl Writer {
             }
             self.write(shared);
             self.sync(shared, closing);
+            self.checkpoint(shared, closing);
             shared.release(taken);
             let mut queue = shared.lock();
             queue.done += taken as u64;
@@ -186,10 +194,24 @@ impl Writer {
         }
     }
 
+    /// Signs what is written, if that is due. A checkpoint never says more than what is on disk.
+    fn checkpoint(&mut self, shared: &Shared, asked: bool) {
+        let Some(notary) = shared.notary.get() else { return };
+        if !self.stamps.is_due(self.link, asked) {
+            return;
+        }
+        self.sync(shared, true);
+        let sync = self.config.fsync != Fsync::Never;
+        if let Some(note) = self.stamps.make(self.link, sync, &**notary) {
+            *shared.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(note.into());
+        }
+    }
+
     /// Begins the next file.
     fn rotate(&mut self, shared: &Shared) {
         self.write(shared);
         self.sync(shared, true);
+        self.checkpoint(shared, true);
         loop {
             match files::create(&self.folder, self.number + 1) {
                 Ok(file) => {
@@ -201,7 +223,7 @@ impl Writer {
         }
         works(shared);
         self.number += 1;
-        self.link.append(&head_members(&[]), &mut self.pending);
+        self.link.append(&head_members(&self.log, &[]), &mut self.pending);
         self.bytes = self.pending.len() as u64;
         if let Some(most) = self.config.files_max {
             forget(&self.folder, most);
@@ -220,9 +242,9 @@ fn forget(folder: &Path, most: u64) {
     }
 }
 
-fn head_members(torn: &[Torn]) -> String {
+fn head_members(log: &str, torn: &[Torn]) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let head = Head { kind: "file", time: now_ms(), version, sealed: torn };
+    let head = Head { kind: "file", time: now_ms(), version, log, sealed: torn };
     let text = serde_json::to_string(&head).unwrap_or_default(); // strings and numbers always can
     text.get(1..text.len().saturating_sub(1)).unwrap_or_default().to_owned()
 }

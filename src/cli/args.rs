@@ -40,6 +40,8 @@ pub(crate) enum Command {
     /// Use Linux sandboxes on a server: run commands, move files, look at processes
     #[command(subcommand)]
     Sandbox(sandbox::Sandbox),
+    /// Show the isolate hosts of a server, or replace them
+    Hosts(HostsArgs),
     /// Check the audit log, or read records of it
     #[command(subcommand)]
     Audit(Audit),
@@ -599,19 +601,79 @@ pub(crate) struct Token {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
     /// Check that every record is what was written; exit code 1 names the first that is not
-    #[command(
-        after_help = "Needs no server: a copy of the folder is enough, also while the server writes.\n\nExample:\n  atoll audit verify /var/lib/atoll/audit --json"
-    )]
-    Verify {
-        /// The folder of the log, or the data folder that it is in
-        #[arg(value_name = "DIR", default_value = "atoll-data/audit")]
-        folder: PathBuf,
-        /// Print the report as JSON
-        #[arg(long)]
-        json: bool,
+    #[command(after_help = "\
+Needs no server: a copy of the folder is enough, also while the server writes. A checkpoint that was kept elsewhere shows
+also whether records were cut off the end, or the whole log was computed anew.
+
+Exit codes: 1 the log was changed, 4 a checkpoint cannot be trusted (forged, of an unknown key, about another log).
+
+Examples:
+  atoll audit verify /var/lib/atoll --json
+  atoll audit verify copy/audit --checkpoint kept.txt --jwks https://example.com/.well-known/jwks.json")]
+    Verify(AuditVerify),
+    /// Print the newest checkpoint of the log: keep it where who can change the log cannot reach
+    #[command(after_help = "Example:\n  atoll audit checkpoint >> kept.txt")]
+    Checkpoint {
+        /// The server.
+        #[command(flatten)]
+        remote: Remote,
     },
     /// Print your records, oldest first, one line of JSON each
     Query(AuditQuery),
+}
+
+/// `atoll hosts`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The token needs the scope `hosts`, which only the server's configuration gives.
+
+Examples:
+  atoll hosts
+  atoll hosts restart --wait")]
+pub(crate) struct HostsArgs {
+    /// What to do; without it they are shown
+    #[command(subcommand)]
+    pub(crate) command: Option<HostsCommand>,
+    /// Print the server's answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+/// What can be done with isolate hosts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostsCommand {
+    /// Replace every isolate host by a new one, one after the other; no request is lost
+    Restart {
+        /// Wait until the last one was replaced
+        #[arg(long)]
+        wait: bool,
+        /// Print the server's answer as JSON
+        #[arg(long)]
+        json: bool,
+        /// The server.
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+/// `atoll audit verify`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerify {
+    /// The folder of the log, or the data folder that it is in
+    #[arg(value_name = "DIR", default_value = "atoll-data/audit")]
+    pub(crate) folder: PathBuf,
+    /// A file of checkpoints that were kept elsewhere, or `-` for standard input
+    #[arg(long = "checkpoint", value_name = "FILE")]
+    pub(crate) checkpoints: Vec<PathBuf>,
+    /// The keys that may sign checkpoints, as a JWK set: a file or a URL; by default those in the data folder
+    #[arg(long, value_name = "FILE|URL")]
+    pub(crate) jwks: Vec<String>,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `atoll audit query`.
@@ -623,7 +685,7 @@ pub(crate) struct AuditQuery {
     /// Only of this worker or execution
     #[arg(long)]
     pub(crate) worker: Option<String>,
-    /// Only of this kind: execution, crossing, counted or control
+    /// Only of this kind: execution, crossing, counted, control or penalty
     #[arg(long)]
     pub(crate) kind: Option<String>,
     /// At most so many

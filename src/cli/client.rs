@@ -1,5 +1,6 @@
 //! The control API's client: JSON in and out over HTTP/1.1, errors as problem documents.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::time::Duration;
@@ -25,6 +26,8 @@ use super::exit::{Failure, Kind, Result};
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Longest wait for an answer's head, in seconds: above the longest wall time that a server grants.
 const ANSWER_SECONDS_MAX: u64 = 1_000;
+/// The same for what is nobody's call, in seconds.
+const FETCH_SECONDS_MAX: u64 = 30;
 
 /// A server and the right to use it.
 pub(crate) struct Api {
@@ -47,9 +50,7 @@ impl Api {
         let token = remote.token.clone().filter(|token| !token.is_empty()).ok_or_else(|| {
             Failure::usage("no token given").hint("set ATOLL_TOKEN or --token; `atoll token` makes one")
         })?;
-        let connector =
-            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), base, token })
+        Ok(Self { client: client(), base, token })
     }
 
     /// The server's URL.
@@ -161,6 +162,22 @@ impl Api {
     }
 }
 
+fn client() -> Client<HttpsConnector<HttpConnector>, UploadBody> {
+    let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
+/// What anyone may read at a URL: no token is sent.
+pub(crate) async fn fetch(url: &str) -> Result<Bytes> {
+    let uri: Uri = url.parse().map_err(|error| Failure::usage(format!("{url}: {error}")))?;
+    let failed =
+        |error: &dyn fmt::Display| Failure::new(Kind::Unreachable, format!("cannot reach {url}: {error}"));
+    let timeout = Duration::from_secs(FETCH_SECONDS_MAX);
+    let answer = tokio::time::timeout(timeout, client().get(uri)).await;
+    let answer = answer.map_err(|late| failed(&late))?.map_err(|error| failed(&error))?;
+    read_body(succeeded(answer).await?).await
+}
+
 type UploadBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Pieces of a file that wait for the network.
@@ -247,7 +264,12 @@ async fn succeeded(answer: Response<Incoming>) -> Result<Incoming> {
 }
 
 async fn read(answer: Response<Incoming>) -> Result<Bytes> {
-    match Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await {
+    read_body(answer.into_body()).await
+}
+
+/// All of a body, within bounds.
+async fn read_body(body: Incoming) -> Result<Bytes> {
+    match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) => Err(broken_off(&error)),
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use atoll::config::{Config, Hosting, Tenant};
 use atoll::dispatch::Isolates;
-use atoll::hosts::{HostClass, Hosts, HostsConfig, Missing, Sandbox};
+use atoll::hosts::{HostClass, Hosts, HostsConfig, HostsStatus, Missing, Sandbox};
 use atoll::observe::Observer;
 use atoll_runtime::confine;
 use atoll_runtime::host::HostConfig;
@@ -67,18 +67,6 @@ impl Engine {
         }
     }
 
-    /// Replaces every isolate host by a new one; no request is lost by it.
-    pub(crate) async fn roll(&self) {
-        let Self::Supervised(hosts) = self else {
-            tracing::warn!("there are no isolate hosts to be replaced");
-            return;
-        };
-        tracing::info!("replacing every isolate host");
-        hosts.roll();
-        hosts.until_rolled().await;
-        tracing::info!("every isolate host was replaced");
-    }
-
     /// Ends them.
     pub(crate) async fn shutdown(&self) {
         match self {
@@ -112,8 +100,29 @@ impl Isolates for Engine {
 
     fn suspended_ms(&self, tenant: &str) -> Option<u64> {
         match self {
-            Self::InProcess(_) => None,
+            Self::InProcess(link) => Isolates::suspended_ms(link, tenant),
             Self::Supervised(hosts) => hosts.suspended_ms(tenant),
+        }
+    }
+
+    fn may_share(&self, one: &str, other: &str) -> bool {
+        match self {
+            Self::InProcess(link) => Isolates::may_share(link, one, other),
+            Self::Supervised(hosts) => hosts.may_share(one, other),
+        }
+    }
+
+    fn roll(&self) -> bool {
+        match self {
+            Self::InProcess(link) => Isolates::roll(link),
+            Self::Supervised(hosts) => Isolates::roll(hosts),
+        }
+    }
+
+    fn status(&self) -> HostsStatus {
+        match self {
+            Self::InProcess(link) => Isolates::status(link),
+            Self::Supervised(hosts) => hosts.status(),
         }
     }
 

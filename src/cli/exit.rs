@@ -10,7 +10,7 @@ Exit codes:
   1  the guest's code threw, or did not answer; `audit verify`: the log was changed
   2  wrong usage, or a file or setting that cannot be used
   3  a limit was reached (CPU, wall time, memory, response size)
-  4  refused: the code, the token or the request was not accepted
+  4  refused: the code, the token or the request was not accepted; `audit verify`: a checkpoint cannot be trusted
   5  the server could not be reached
   6  Atoll itself failed";
 

@@ -9,6 +9,7 @@ mod client;
 mod dev;
 mod engine;
 mod exit;
+mod hosts;
 mod init;
 mod kv;
 mod output;
@@ -49,6 +50,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Execute(args) => block_on(remote::execute(args)),
         Command::Workers(args) => block_on(remote::workers(args)),
         Command::Sandbox(command) => block_on(sandbox::sandbox(command)),
+        Command::Hosts(args) => block_on(hosts::hosts(args)),
         Command::Audit(command) => block_on(audit::audit(command)),
         Command::Route(command) => route::route(command),
         Command::Init(args) => init::init(&args),

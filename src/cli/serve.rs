@@ -6,9 +6,10 @@ use std::time::Duration;
 use atoll::audit::Audit;
 use atoll::config::{Config, Hosting, Overrides, TlsFiles};
 use atoll::dispatch::Isolates as _;
+use atoll::observe::{Observer, Recorded};
 use atoll::route::runner::StepRunner;
 use atoll::sandboxes::Sandboxes;
-use atoll::server::Server;
+use atoll::server::{Server, open_audit};
 use atoll::telemetry::{self, LogFormat, OtlpConfig, OtlpGuard, Telemetry, TelemetryObserver};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -93,7 +94,12 @@ pub(crate) async fn start(config: Config, format: LogFormat, filter: &str) -> Re
         }
     };
     telemetry::install(&telemetry, format, filter);
-    let observer = Arc::new(TelemetryObserver::new(telemetry));
+    let numbers = Arc::new(TelemetryObserver::new(telemetry));
+    let unusable =
+        |error| Failure::usage(error).hint("change it with --listen, --data-dir or the configuration file");
+    // First of all: what becomes of isolate hosts is in it from the beginning.
+    let audit = open_audit(&config).await.map_err(unusable)?;
+    let observer: Arc<dyn Observer> = Arc::new(Recorded::new(numbers.clone(), audit.clone()));
     let engine = Arc::new(Engine::start(&config, observer.clone())?);
     if config.require_sandbox {
         engine.require_sandbox().await?;
@@ -105,11 +111,9 @@ pub(crate) async fn start(config: Config, format: LogFormat, filter: &str) -> Re
     let sandboxes = sandboxes.map(Arc::new);
     let runner = sandboxes.clone().map(|sandboxes| sandboxes as Arc<dyn StepRunner>);
     let started =
-        Server::start_with(config, engine.clone(), observer.clone(), runner, sandboxes.clone()).await;
-    let server = started.map_err(|error| {
-        Failure::usage(error).hint("change it with --listen, --data-dir or the configuration file")
-    })?;
-    tokio::spawn(take_over_numbers(engine.clone(), observer, server.audit()));
+        Server::start_with(config, audit, engine.clone(), observer, runner, sandboxes.clone()).await;
+    let server = started.map_err(unusable)?;
+    tokio::spawn(take_over_numbers(engine.clone(), numbers, server.audit()));
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
@@ -152,7 +156,9 @@ async fn roll_on_hangup(engine: Arc<Engine>) {
     match signal(SignalKind::hangup()) {
         Ok(mut hangup) => {
             while hangup.recv().await.is_some() {
-                engine.roll().await;
+                if !engine.roll() {
+                    tracing::warn!("there are no isolate hosts to be replaced");
+                }
             }
         }
         Err(error) => tracing::warn!(%error, "SIGHUP cannot be taken"),

@@ -30,11 +30,13 @@ pub enum Scope {
     Tokens,
     /// Get short-lived tokens, with which proxies are used.
     Proxy,
+    /// See and restart the isolate hosts of the whole server: for operators.
+    Hosts,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Read,
         Self::Deploy,
         Self::Execute,
@@ -43,9 +45,10 @@ impl Scope {
         Self::Secrets,
         Self::Tokens,
         Self::Proxy,
+        Self::Hosts,
     ];
 
-    /// Those of a token whose configuration names none. What reaches credentials must be named.
+    /// Those of a token whose configuration names none. What reaches credentials, or other tenants, must be named.
     pub const UNNAMED: [Self; 5] = [Self::Read, Self::Deploy, Self::Execute, Self::Sandbox, Self::Audit];
 
     /// The scope of this name.
@@ -66,6 +69,7 @@ impl Scope {
             Self::Secrets => "secrets",
             Self::Tokens => "tokens",
             Self::Proxy => "proxy",
+            Self::Hosts => "hosts",
         }
     }
 }

@@ -15,13 +15,13 @@ use crate::audit::entry::{self, About, Entry, GRANTED_MAX, Routed, Stepped};
 use crate::deploy::now_ms;
 use crate::observe::{Finished, Observer};
 
-/// Body bytes between a client and a guest, as they pass.
+/// Bytes of bodies, or of a WebSocket's messages, between a client and a guest, as they pass.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// From the client.
-    pub request_bytes: AtomicU64,
+    pub request_bytes: Arc<AtomicU64>,
     /// To the client.
-    pub response_bytes: AtomicU64,
+    pub response_bytes: Arc<AtomicU64>,
 }
 
 /// Open until [`Record::finish`]; a record that is dropped open was cancelled. Holds the place in admission.

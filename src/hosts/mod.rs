@@ -23,6 +23,7 @@ mod penalty;
 mod process;
 mod sandbox;
 mod slots;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +45,8 @@ pub use blame::Blame;
 pub use penalty::{Penalty, PenaltyPolicy};
 pub use process::HostCommand;
 pub use sandbox::{Missing, Sandbox};
+pub use slots::Place;
+pub use status::{HostStatus, HostsStatus, PenaltyStatus};
 
 use backoff::Backoff;
 use blame::Ledger;
@@ -153,6 +156,8 @@ struct Inner {
     ledger: Mutex<Ledger>,
     next: AtomicU64,
     lost: AtomicU64,
+    /// Hosts that a restart replaced and that still run something.
+    draining: AtomicUsize,
     /// How far the latest host is confined.
     sandbox: watch::Sender<Option<Sandbox>>,
     /// Counts changes of the slots.
@@ -166,6 +171,8 @@ struct Inner {
 
 /// The hosts of one class.
 struct Pool {
+    /// The name of the class.
+    class: String,
     slots: Mutex<Slots>,
     backoff: Mutex<Backoff>,
     starting: AtomicUsize,
@@ -174,8 +181,9 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(active: usize) -> Self {
+    fn new(class: String, active: usize) -> Self {
         Self {
+            class,
             slots: Mutex::new(Slots::new(active)),
             backoff: Mutex::default(),
             starting: AtomicUsize::new(0),
@@ -197,7 +205,7 @@ impl Hosts {
         let place = |name: &String| classes.iter().position(|class| class.name == *name);
         // A class that is not there cannot be a tenant's: the configuration was checked.
         let pool_of = config.tenants.iter().filter_map(|(tenant, name)| Some((tenant.clone(), place(name)?)));
-        let pools = classes.iter().map(|class| Pool::new(class.active)).collect();
+        let pools = classes.iter().map(|class| Pool::new(class.name.clone(), class.active)).collect();
         let inner = Inner::new(pools, pool_of.collect(), config.penalties);
         let config = Arc::new(config);
         let groups = Arc::new(Groups::find());
@@ -219,9 +227,11 @@ impl Hosts {
     /// One host in this process, with nothing to supervise.
     #[must_use]
     pub fn in_process(link: Link) -> Self {
-        let inner = Inner::new(vec![Pool::new(1)], HashMap::new(), PenaltyPolicy::default());
+        let inner = Inner::new(vec![Pool::new(String::new(), 1)], HashMap::new(), PenaltyPolicy::default());
         let (retire, lease) = Default::default();
-        let host = Host { id: HostId(0), link, generation: Generation::default(), retire, lease };
+        let born = Instant::now();
+        let host =
+            Host { id: HostId(0), link, generation: Generation::default(), pid: 0, born, retire, lease };
         lock(&inner.pools[0].slots).add(host);
         inner.sandbox.send_replace(Some(Sandbox::none("guests run in the gateway's process")));
         Self { inner }
@@ -268,6 +278,7 @@ impl Hosts {
 
     /// Begins to replace every host by a new one, one after the other in each class. No request is lost by it.
     pub fn roll(&self) {
+        tracing::info!("replacing every isolate host");
         for pool in &self.inner.pools {
             lock(&pool.slots).roll();
             pool.missing.notify_one();
@@ -391,6 +402,7 @@ impl Inner {
             ledger: Mutex::new(Ledger::new(penalties)),
             next: AtomicU64::new(1),
             lost: AtomicU64::new(0),
+            draining: AtomicUsize::new(0),
             sandbox: watch::Sender::new(None),
             changed: watch::Sender::new(0),
             stopping: AtomicBool::new(false),
@@ -499,7 +511,7 @@ impl Spawner {
             pool: self.pool,
             config: Arc::clone(&self.config),
             observer: Arc::clone(&self.observer),
-            host: Host { id, link, generation, retire, lease },
+            host: Host { id, link, generation, pid, born: Instant::now(), retire, lease },
             child,
             group: grouped(&self.groups, id, pid, self.class.resident_bytes_max),
             sandbox,
@@ -562,6 +574,11 @@ impl Life {
             }
         };
         lock(&self.pool().slots).remove(self.host.id);
+        if fault == Fault::Retired {
+            let inside = self.host.link.in_flight();
+            let end = HostEnd { pid, reason: &fault.to_string(), inside, tenants: "" };
+            self.observer.host(&HostEvent::Retired(end));
+        }
         if !matches!(fault, Fault::Shutdown | Fault::Retired) {
             // Where one tenant is to blame, that tenant waits and not the next host.
             if !self.record(&fault, pid) {
@@ -676,7 +693,9 @@ impl Life {
             self.host.link.give_up(named);
         }
         if *fault == Fault::Retired {
+            self.inner.draining.fetch_add(1, Ordering::SeqCst);
             self.retired().await;
+            self.inner.draining.fetch_sub(1, Ordering::SeqCst);
         }
         if matches!(fault, Fault::Condemned(_) | Fault::Silent | Fault::Shutdown) {
             self.host.link.drain();

@@ -83,6 +83,14 @@ impl Penalty {
             Self::Suspended { .. } => "suspended",
         }
     }
+
+    /// For how long a suspended tenant waits, in whole seconds.
+    pub(crate) fn seconds(self) -> Option<u64> {
+        match self {
+            Self::Suspended { left_ms } => Some(left_ms.div_ceil(1_000)),
+            Self::Free | Self::Quarantined => None,
+        }
+    }
 }
 
 /// One tenant's standing. Times are in milliseconds since any fixed moment.

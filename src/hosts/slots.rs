@@ -13,8 +13,10 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Instant;
 
 use atoll_bindings::link::Link;
+use serde::Serialize;
 use tokio::sync::Notify;
 
 /// Hosts of one class for tenants that may not be with others; with more such tenants, they share them among themselves.
@@ -33,6 +35,9 @@ pub(super) struct Host {
     pub(super) id: HostId,
     pub(super) link: Link,
     pub(super) generation: Generation,
+    /// Its process; 0 if it is in this one.
+    pub(super) pid: u32,
+    pub(super) born: Instant,
     /// Tells its task that it is out of its place and shall end when what it runs has ended.
     pub(super) retire: Arc<Notify>,
     /// Held by whoever is about to start something there.
@@ -43,6 +48,18 @@ impl Host {
     fn is_up(&self) -> bool {
         self.link.close_reason().is_none()
     }
+}
+
+/// Where a host stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// It runs everybody's code.
+    Active,
+    /// It waits to take another's place.
+    Standby,
+    /// It runs the code of tenants that were moved away from the others.
+    Own,
 }
 
 #[derive(Debug, Default)]
@@ -182,8 +199,14 @@ impl Slots {
     }
 
     fn all(&self) -> impl Iterator<Item = &Host> {
-        let own = self.own.iter().filter_map(|own| own.host.as_ref());
-        self.active.iter().flatten().chain(own).chain(&self.standby)
+        self.places().map(|(_, host)| host)
+    }
+
+    /// Every host that has a place.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Place, &Host)> {
+        let active = self.active.iter().flatten().map(|host| (Place::Active, host));
+        let own = self.own.iter().filter_map(|own| Some((Place::Own, own.host.as_ref()?)));
+        active.chain(own).chain(self.standby.iter().map(|host| (Place::Standby, host)))
     }
 
     /// Hosts that get work.
@@ -218,7 +241,7 @@ mod tests {
     fn host(number: u64, generation: Generation) -> (Host, atoll_bindings::link::HostEndpoint) {
         let (link, endpoint) = atoll_bindings::link::in_process();
         let (retire, lease) = Default::default();
-        (Host { id: HostId(number), link, generation, retire, lease }, endpoint)
+        (Host { id: HostId(number), link, generation, pid: 0, born: Instant::now(), retire, lease }, endpoint)
     }
 
     proptest! {

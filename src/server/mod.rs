@@ -161,12 +161,14 @@ impl Server {
         isolates: Arc<dyn Isolates>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
-        Self::start_with(config, isolates, observer, None, None).await
+        let audit = open_audit(&config).await?;
+        Self::start_with(config, audit, isolates, observer, None, None).await
     }
 
-    /// The same with something that runs steps in sandboxes, and with the sandboxes themselves.
+    /// The same with a log that is open already, with something that runs steps in sandboxes, and with the sandboxes themselves.
     pub async fn start_with(
         config: Config,
+        audit: Audit,
         isolates: Arc<dyn Isolates>,
         observer: Arc<dyn Observer>,
         runner: Option<Arc<dyn StepRunner>>,
@@ -176,7 +178,6 @@ impl Server {
         let store = Store::open(&config.data_dir).await?;
         let kv = Kv::open(&config.data_dir).await?;
         let routes = Arc::new(Routes::default());
-        let audit = audit(&config).await.map_err(StartError::Audit)?;
         let witness: Arc<dyn Witness> =
             Arc::new(crate::observe::Crossings { observer: observer.clone(), audit: audit.clone() });
         if let Some(sandboxes) = &sandboxes {
@@ -192,6 +193,10 @@ impl Server {
         };
         let outbound = Arc::new(Outbound::new(&config, witness.clone())?);
         let access = Arc::new(Access::open(&config, outbound.clone(), observer.clone()).await?);
+        audit.sign_with(Arc::new(crate::observe::Checkpoints {
+            issuer: access.issuer.clone(),
+            observer: observer.clone(),
+        }));
         let reach = Reach {
             kv,
             services: Arc::new(services),
@@ -238,6 +243,7 @@ impl Server {
             server.tasks.push(tokio::spawn(watch_certificate(tls)));
         }
         server.tasks.push(tokio::spawn(server.gateway.access.issuer.clone().refresh()));
+        server.tasks.push(tokio::spawn(server.gateway.access.clone().follow()));
         server.tasks.push(tokio::spawn(cron::run(server.gateway.clone())));
         Ok(server)
     }
@@ -297,12 +303,12 @@ impl Server {
     }
 }
 
-/// Opens the audit log. It reads the last file to its end: not on a thread that moves bytes.
-async fn audit(config: &Config) -> std::io::Result<Audit> {
+/// Opens the audit log that the configuration asks for. It reads the last file to its end: not on a thread that moves bytes.
+pub async fn open_audit(config: &Config) -> Result<Audit, StartError> {
     let (folder, settings, prices) = (config.data_dir.clone(), config.audit, config.cost.clone());
     match tokio::task::spawn_blocking(move || Audit::open(&folder, settings, prices)).await {
-        Ok(opened) => opened,
-        Err(error) => Err(std::io::Error::other(error)),
+        Ok(opened) => opened.map_err(StartError::Audit),
+        Err(error) => Err(StartError::Audit(std::io::Error::other(error))),
     }
 }
 

@@ -161,7 +161,7 @@ async fn worker(
         .map_err(|ended| failed(&Unanswered::from(*ended)))?;
     let (response, invocation) = fetch(invocation).await.map_err(|end| failed(&end))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return socket::open(gateway, peer, response, invocation, waiting);
+        return socket::open(gateway, peer, response, invocation, waiting, &traffic);
     }
     Ok(client_response(response, invocation, head_only, traffic))
 }

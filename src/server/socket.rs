@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use atoll_bindings::body::RequestBody;
 use atoll_bindings::link::GuestBody;
 use atoll_bindings::socket::handshake::{BadRequest, Offer, has_token, is_wanted};
-use atoll_bindings::socket::{Incoming, Relay, Role, incoming};
+use atoll_bindings::socket::{Incoming, Meter, Relay, Role, incoming};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
@@ -29,6 +29,7 @@ use super::body::ReplyBody;
 use super::conn::{Peer, reached};
 use super::{Gateway, Phase, headers};
 use crate::dispatch::logs::WorkerLogs;
+use crate::dispatch::record::Traffic;
 use crate::dispatch::{Deployment, Invocation};
 use crate::problem::Problem;
 
@@ -119,6 +120,7 @@ pub(super) fn open(
     response: Response<GuestBody>,
     invocation: Invocation<WorkerLogs>,
     waiting: Option<Waiting>,
+    traffic: &Traffic,
 ) -> Result<Response<ReplyBody>, Problem> {
     let wrong = |text: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "guest_error", text);
     let (Some(waiting), Some(upgrade)) = (waiting, &peer.upgrade) else {
@@ -132,12 +134,13 @@ pub(super) fn open(
     }
     let Waiting { offer, upgrade: connection, incoming } = waiting;
     let deflate = offer.answer(&mut parts.headers).map_err(|error| wrong(error.to_string()))?;
+    let meter = Meter { from_peer: traffic.request_bytes.clone(), to_peer: traffic.response_bytes.clone() };
     let (done, cancel) = oneshot::channel();
     invocation.finish_in_background(Some(cancel));
     let mut phase = gateway.draining.clone();
     upgrade.accept(Box::pin(async move {
         let Ok(io) = connection.await else { return };
-        let relay = Relay { io: TokioIo::new(io), role: Role::Server, deflate, incoming };
+        let relay = Relay { io: TokioIo::new(io), role: Role::Server, deflate, incoming, meter };
         let ended = relay.run(body, reached(&mut phase, Phase::Draining)).await;
         if ended.guest_finished {
             let _ = done.send(());

@@ -194,6 +194,20 @@ events! {
     failure(event) (event.action == "refuse").then_some(event.detail);
     measure(event, metrics) { metrics.access.add(event.action, 1); }
 
+    /// A checkpoint of the audit log: keep it where who can change the log cannot reach.
+    CheckpointMade<'a> "audit checkpoint" at INFO {
+        /// The log's id.
+        log: &'a str as "atoll.audit_log",
+        /// Records under it.
+        size: u64 as "atoll.audit_records",
+        /// The hash of the last of them.
+        hash: &'a str as "atoll.audit_hash",
+        /// The signed note.
+        note: &'a str as "atoll.audit_checkpoint",
+    }
+    failure(_event) None;
+    measure(event, metrics) { metrics.audit_covered.set(event.size); }
+
     /// A step was given a runtime: an isolate or a sandbox.
     StepRouted<'a> "step routed" at DEBUG {
         /// Who asked.
@@ -293,6 +307,18 @@ events! {
     }
     failure(event) Some(event.penalty);
     measure(event, metrics) { metrics.penalties.add(event.penalty, 1); }
+
+    /// An isolate host's process was replaced in a rolling restart, or nobody needs it any more.
+    HostRetired<'a> "isolate host retired" at INFO {
+        /// Its process.
+        pid: u32 as "process.pid",
+        /// Why.
+        reason: &'a str as "atoll.reason",
+        /// Invocations that may end there.
+        inside: u64 as "atoll.inside",
+    }
+    failure(_event) None;
+    measure(_event, metrics) { metrics.hosts_retired.add("", 1); }
 
     /// An isolate host's process was replaced because isolates in it would not stop.
     HostCondemned<'a> "isolate host condemned" at ERROR {

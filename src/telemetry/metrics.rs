@@ -216,6 +216,8 @@ metrics! {
     hosts_started: Counter("atoll_isolate_hosts_started_total", label "", unit "{process}"),
     /// Isolate host processes replaced because isolates in them would not stop; also counted as lost.
     hosts_condemned: Counter("atoll_isolate_hosts_condemned_total", label "", unit "{process}"),
+    /// Isolate hosts replaced in rolling restarts.
+    hosts_retired: Counter("atoll_isolate_hosts_retired_total", label "", unit "{process}"),
     /// Isolate host processes that died, broke the protocol, or had to be replaced.
     hosts_lost: Counter("atoll_isolate_hosts_lost_total", label "", unit "{process}"),
     /// Tenants that were moved to a host of their own, suspended, or released again.
@@ -234,6 +236,8 @@ metrics! {
     host_resident_bytes: Gauge("atoll_isolate_hosts_resident_bytes", label "", unit "By"),
     /// Layers of confinement that the latest isolate host lacks; 0 where all hold.
     host_layers_missing: Gauge("atoll_isolate_host_layers_missing", label "", unit "{layer}"),
+    /// Records of the audit log under its newest checkpoint.
+    audit_covered: Gauge("atoll_audit_records_covered", label "", unit "{record}"),
     /// Whether the audit log cannot be written now.
     audit_failing: Gauge("atoll_audit_failing", label "", unit "1"),
     /// Audit records dropped since the start, where the operator allowed it.

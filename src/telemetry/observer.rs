@@ -9,13 +9,13 @@ use http::HeaderMap;
 
 use super::Telemetry;
 use super::events::{
-    AccessChanged, AdmissionRefused, CapabilityUsed, HostCondemned, HostLost, HostStarted,
-    InvocationFinished, SandboxChanged, StepRouted, TenantPenalised,
+    AccessChanged, AdmissionRefused, CapabilityUsed, CheckpointMade, HostCondemned, HostLost, HostRetired,
+    HostStarted, InvocationFinished, SandboxChanged, StepRouted, TenantPenalised,
 };
 use super::guest::GuestLine;
 use super::trace::{Span, TraceContext};
 use crate::admission::Denied;
-use crate::audit::Audit;
+use crate::audit::{Audit, Checkpoint};
 use crate::dispatch::trace::Trace;
 use crate::hosts::Penalty;
 use crate::observe::{AccessEvent, Finished, HostEnd, HostEvent, Observer, Routed, SandboxEvent};
@@ -176,6 +176,9 @@ impl Observer for TelemetryObserver {
                 inside: inside(&end),
                 tenants: end.tenants,
             }),
+            HostEvent::Retired(end) => {
+                self.telemetry.emit(&HostRetired { pid: end.pid, reason: end.reason, inside: inside(&end) });
+            }
         }
     }
 
@@ -197,11 +200,14 @@ impl Observer for TelemetryObserver {
     }
 
     fn penalty(&self, tenant: &str, penalty: Penalty) {
-        let seconds = match penalty {
-            Penalty::Suspended { left_ms } => left_ms.div_ceil(1_000),
-            Penalty::Free | Penalty::Quarantined => 0,
-        };
+        let seconds = penalty.seconds().unwrap_or(0);
         self.telemetry.emit(&TenantPenalised { tenant, penalty: penalty.name(), seconds });
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint, note: &str) {
+        let Checkpoint { log, size, hash, .. } = checkpoint;
+        let hash = hash.to_string();
+        self.telemetry.emit(&CheckpointMade { log, size: *size, hash: &hash, note });
     }
 
     fn metrics(&self) -> String {

@@ -1,6 +1,6 @@
 //! The audit log of a real server: who did what is there, whole, after whatever happens to the process; and nothing secret is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,7 +11,8 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 
 use crate::outside::{NameServer, Outside, Web};
-use crate::support::atoll::{Atoll, NEIGHBOUR_TOKEN, Options, TENANT, TOKEN_SHA256, binary};
+use crate::support::atoll::{Atoll, NEIGHBOUR_TOKEN, Options, TENANT, TOKEN, TOKEN_SHA256, binary};
+use crate::support::canary::{key_file, secrets_config};
 use crate::support::client;
 use crate::support::worker::{Request, Worker};
 
@@ -21,23 +22,35 @@ const ROUNDS_MAX: usize = 400;
 const CANARY: &str = "canary-7f3a9d";
 
 /// `atoll audit verify --json`: the report, and whether the exit code says that all is well.
-pub(crate) fn verify(folder: &std::path::Path) -> (Value, bool) {
-    let output =
-        Command::new(binary()).args(["audit", "verify", "--json"]).arg(folder).output().expect("atoll runs");
+pub(crate) fn verify(folder: &Path) -> (Value, bool) {
+    let (report, code) = verify_with(folder, &[]);
+    (report, code == Some(0))
+}
+
+/// The same with further arguments, and with the exit code itself.
+fn verify_with(folder: &Path, arguments: &[&str]) -> (Value, Option<i32>) {
+    let mut command = Command::new(binary());
+    let output = command.args(["audit", "verify", "--json"]).args(arguments).arg(folder).output();
+    let output = output.expect("atoll runs");
     let report = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
-    (report, output.status.success())
+    (report, output.status.code())
+}
+
+/// The files with records, in order.
+fn log_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("the log is there");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
+    files.sort();
+    files
 }
 
 /// Every record, in order.
-pub(crate) fn records(folder: &std::path::Path) -> Vec<Value> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .expect("the log is there")
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
-    files.sort();
+pub(crate) fn records(folder: &Path) -> Vec<Value> {
     let read = |file: &PathBuf| std::fs::read_to_string(file).expect("the log is text");
-    let texts: Vec<String> = files.iter().map(read).collect();
+    let texts: Vec<String> = log_files(folder).iter().map(read).collect();
     let lines = texts.iter().flat_map(|text| text.lines());
     lines.filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -142,6 +155,116 @@ async fn capabilities_are_told_with_their_execution_their_policy_and_their_denia
     assert!(!page.to_string().contains(CANARY), "{page}");
 }
 
+/// What is done about rights, and to hosts, is on record with who did it; values are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_rights_and_losses_of_hosts_are_on_record() {
+    let key = key_file(7);
+    let blame = "[blame]\nquarantine_after = 1\nsuspend_after = 2\nsuspend_s = 1\nforget_s = 3\n";
+    let config = format!("{}{blame}", secrets_config(&key));
+    let atoll = Atoll::start(Options { config, ..Options::default() }).await;
+    let secret = |method, body: &str| {
+        let path = "/v1/secrets/github";
+        let request = Request::new(method, path).header("content-type", "text/plain");
+        request.header("authorization", &format!("Bearer {TOKEN}")).body(body.to_owned())
+    };
+    for (method, status) in [("PUT", 200), ("PUT", 200), ("DELETE", 204), ("DELETE", 404)] {
+        let answer = client::send(atoll.address(), "localhost", &secret(method, CANARY)).await;
+        assert_eq!(answer.expect("an answer").status, status);
+    }
+    let body = json!({ "name": "ci", "scopes": ["read", "audit"] });
+    let made = atoll.control("POST", "/v1/tokens", Some(body)).await.json();
+    let id = made["id"].as_str().expect("an id");
+    let own = made["token"].as_str().expect("a token");
+    let body = json!({ "audience": "https://api.example.com" });
+    let identity = atoll.control("POST", "/v1/tokens/identity", Some(body.clone())).await.json();
+    assert_eq!(atoll.control_as(own, "POST", "/v1/tokens/identity", Some(body)).await.status, 403);
+    let refused = json!({ "audience": "https://api.example.com", "expiresInSeconds": 61 });
+    assert_eq!(atoll.control("POST", "/v1/tokens/identity", Some(refused)).await.status, 422);
+    let jti = identity["id"].as_str().expect("an id");
+    let revoked = atoll.control("POST", "/v1/tokens/revoke", Some(json!({ "id": jti }))).await;
+    assert_eq!(revoked.status, 204);
+    assert_eq!(atoll.control("DELETE", &format!("/v1/tokens/{id}"), None).await.status, 204);
+    assert_eq!(atoll.control("PUT", "/v1/secrets/NoName%2f", None).await.status, 422);
+
+    let page = atoll.control("GET", "/v1/audit?kind=control", None).await.json();
+    let told: Vec<[&str; 4]> = page["records"]
+        .as_array()
+        .expect("records")
+        .iter()
+        .map(|r| ["action", "name", "detail", "outcome"].map(|key| r[key].as_str().unwrap_or("")))
+        .collect();
+    let expected = [
+        ["put_secret", "github", "1", "done"],
+        ["put_secret", "github", "2", "done"],
+        ["delete_secret", "github", "", "done"],
+        ["delete_secret", "github", "", "not_found"],
+        ["create_token", id, "read audit", "done"],
+        ["mint_identity", jti, "https://api.example.com", "done"],
+        ["mint_identity", "", "", "invalid_token_request"],
+        ["revoke", jti, "", "done"],
+        ["revoke_token", id, "", "done"],
+        ["put_secret", "", "", "secret_name"],
+    ];
+    assert_eq!(told, expected, "{page}");
+    let first = &page["records"][0];
+    assert_eq!((&first["actor"], &first["token"]), (&json!("configured"), &json!(TOKEN_SHA256[..16])));
+    let minted = page["records"][5]["actor"].as_str().expect("an actor");
+    assert_eq!(minted, format!("{TENANT}/token:configured"));
+
+    // A client that goes away in the middle: whether anything was done or not, it is told that it was tried.
+    let mut half = std::net::TcpStream::connect(atoll.address()).expect("a listener");
+    let head = format!(
+        "PUT /v1/secrets/half HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\
+         content-type: text/plain\r\ncontent-length: 100\r\n\r\n{CANARY}"
+    );
+    std::io::Write::write_all(&mut half, head.as_bytes()).expect("it reads");
+    drop(half);
+    let mut tried = json!(null);
+    for _ in 0..ROUNDS_MAX {
+        let page = atoll.control("GET", "/v1/audit?kind=control", None).await.json();
+        tried = page["records"][expected.len()].clone();
+        if !tried.is_null() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((&tried["action"], &tried["name"]), (&json!("put_secret"), &json!("half")), "{tried}");
+    assert_ne!(tried["outcome"], "done", "{tried}");
+
+    // A host of which one tenant's code makes an end: who was inside, and what it leads to, and what time undoes.
+    let host = atoll.control("GET", "/v1/hosts", None).await.json();
+    let pid = host["hosts"].as_array().expect("hosts").iter().find(|host| host["place"] == "active");
+    let pid = pid.expect("an active host")["pid"].clone();
+    let inside = atoll.execute(json!({ "code": "await new Promise((r) => setTimeout(r, 20000))" }));
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        assert!(killed.expect("kill runs").success());
+    };
+    let (answer, ()) = tokio::join!(inside, kill);
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    let mut penalties = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        let page = atoll.control("GET", "/v1/audit?kind=penalty", None).await.json();
+        let of = |r: &Value| r["penalty"].as_str().expect("a penalty").to_owned();
+        penalties = page["records"].as_array().expect("records").iter().map(of).collect();
+        if penalties.iter().any(|penalty| penalty == "released") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(penalties, ["quarantined", "released"]);
+    let seen = atoll.control("GET", "/v1/audit?kind=host", None).await.json();
+    assert_eq!(seen["records"], json!([]), "it is about others, too");
+    let records = records(&atoll.data().join("audit"));
+    let lost: Vec<&Value> = records.iter().filter(|record| record["event"] == "lost").collect();
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    assert_eq!((&lost[0]["event"], &lost[0]["tenants"]), (&json!("lost"), &json!([TENANT])), "{lost:?}");
+    assert_eq!((&lost[0]["pid"], &lost[0]["inside"]), (&pid, &json!(1)), "{lost:?}");
+    let text: String = records.iter().map(ToString::to_string).collect();
+    assert!(!text.contains(CANARY) && !text.contains(own), "{text}");
+}
+
 /// Row 116: SIGKILL in mid-write, many times, under load.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_116_the_chain_verifies_after_kills_in_mid_write() {
@@ -177,33 +300,97 @@ async fn row_116_the_chain_verifies_after_kills_in_mid_write() {
         for client in clients {
             client.await.expect("no panic");
         }
-        // A kill between two writes leaves no torn line; one is made here, where the kernel would leave it.
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(&folder).expect("a log").map(|entry| entry.expect("an entry").path()).collect();
-        files.sort();
-        // A kill between the making of a file and its first line leaves it empty.
-        let length_of = |path: &PathBuf| std::fs::metadata(path).expect("a length").len();
-        let last = files.iter().rfind(|path| length_of(path) > 0).expect("a file");
-        let length = length_of(last);
-        let file = std::fs::OpenOptions::new().write(true).open(last).expect("a file");
-        file.set_len(length - 1 - round * 13).expect("it can be cut");
-        torn += 1;
+        // Whatever was being written: the chain and every checkpoint are good.
         let (report, well) = verify(&folder);
-        assert!(well && report["torn"].is_object(), "{report}");
+        assert!(well, "{report}");
+        assert!(report["checkpoints"]["matched"].as_u64() > Some(0), "{report}");
+        assert_eq!(report["checkpoints"]["signed"], report["checkpoints"]["read"], "{report}");
+        // A kill between two writes leaves no torn line; one is made here, where the kernel would leave it. It would not do so
+        // under a checkpoint, which comes after what it covers is on disk.
+        let whole = report["lastSeq"].as_u64().expect("lines") + 1;
+        if report["torn"].is_null() && report["checkpoints"]["covered"].as_u64() < Some(whole) {
+            // A kill between the making of a file and its first line leaves it empty.
+            let length_of = |path: &PathBuf| std::fs::metadata(path).expect("a length").len();
+            let files = log_files(&folder);
+            let last = files.iter().rfind(|path| length_of(path) > 0).expect("a file");
+            let length = length_of(last);
+            let file = std::fs::OpenOptions::new().write(true).open(last).expect("a file");
+            file.set_len(length - 1 - round * 13).expect("it can be cut");
+        }
+        let (report, well) = verify(&folder);
+        assert!(well, "{report}");
+        torn += u64::from(report["torn"].is_object());
         atoll.kill_and_restart().await;
         assert_eq!(atoll.send("hello", &Request::new("GET", "/")).await.status, 200);
     }
     atoll.stop();
     let (report, well) = verify(&folder);
-    assert!(well, "{report}");
+    assert!(well && torn > 0, "{report}");
     assert_eq!(report["sealed"], json!(torn), "{report}");
+    assert_eq!(report["checkpoints"]["covered"], report["lines"], "the end is covered: {report}");
     // And it is a chain: a changed record is found.
-    let first = std::fs::read_dir(&folder).expect("a log").map(|entry| entry.expect("an entry").path()).min();
-    let path = first.expect("a file");
-    let text = std::fs::read_to_string(&path).expect("text");
-    std::fs::write(&path, text.replacen("\"outcome\":\"done\"", "\"outcome\":\"gone\"", 1)).expect("written");
+    let path = &log_files(&folder)[0];
+    let text = std::fs::read_to_string(path).expect("text");
+    std::fs::write(path, text.replacen("\"outcome\":\"done\"", "\"outcome\":\"gone\"", 1)).expect("written");
     let (report, well) = verify(&folder);
     assert!(!well && report["bad"]["file"] == "audit-00000001.jsonl", "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_was_kept_elsewhere_shows_what_the_chain_does_not() {
+    let mut atoll = Atoll::start(Options::default()).await;
+    assert_eq!(atoll.execute(json!({ "code": "return 1" })).await.status, 200);
+    // The newest one covers what ran once a file is full, enough was written, or time passed: here, after a restart.
+    atoll.kill_and_restart().await;
+    let mut kept = String::new();
+    for _ in 0..ROUNDS_MAX {
+        let answer = atoll.control("GET", "/v1/audit/checkpoint", None).await;
+        if answer.status == 200 {
+            assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
+            kept = answer.text();
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(kept.starts_with("atoll/audit/") && kept.contains("\n\n\u{2014} atoll/audit/"), "{kept}");
+    let by_command = atoll.command(&["audit", "checkpoint"]);
+    assert_eq!(String::from_utf8_lossy(&by_command.stdout), format!("{kept}\n"), "{by_command:?}");
+    let none = atoll.control_as("no-token", "GET", "/v1/audit/checkpoint", None).await;
+    assert_eq!(none.status, 401);
+    let metrics = atoll.control("GET", "/metrics", None).await.text();
+    assert!(metrics.contains("atoll_audit_records_covered "), "{metrics}");
+    let jwks = atoll.control("GET", "/.well-known/jwks.json", None).await.text();
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = elsewhere.path().join(name);
+        std::fs::write(&path, text).expect("it is written");
+        path.to_str().expect("text").to_owned()
+    };
+    let (given, keys) = (file("kept.txt", &kept), file("jwks.json", &jwks));
+    let url = format!("http://{}/.well-known/jwks.json", atoll.address());
+    let folder = atoll.data().join("audit");
+    let (report, code) = verify_with(&folder, &["--checkpoint", &given, "--jwks", &url]);
+    assert_eq!(code, Some(0), "{report}");
+    atoll.stop();
+    let log = atoll.log();
+    assert!(log.contains("audit checkpoint") && log.contains("atoll/audit/"), "it is an event: {log}");
+
+    let with = |given: &str| verify_with(&folder, &["--checkpoint", given, "--jwks", &keys]);
+    let (report, code) = with(&given);
+    assert_eq!(code, Some(0), "{report}");
+    let forged = file("forged.txt", &kept.replacen("\ntime 1", "\ntime 2", 1));
+    let (report, code) = with(&forged);
+    assert_eq!((code, &report["checkpoints"]["bad"]["code"]), (Some(4), &json!("forged")), "{report}");
+    // The files go back to what they were before the last start, and nothing in them says so.
+    let size: u64 = kept.lines().nth(1).expect("a size").parse().expect("a number");
+    let newest = log_files(&folder).pop().expect("a file");
+    std::fs::remove_file(newest).expect("removed");
+    std::fs::remove_file(folder.join("checkpoints.txt")).expect("removed");
+    let (report, code) = verify_with(&folder, &["--jwks", &keys]);
+    assert_eq!(code, Some(0), "{report}");
+    let (report, code) = with(&given);
+    let bad = &report["checkpoints"]["bad"];
+    assert_eq!((code, bad), (Some(1), &json!({ "code": "truncated", "size": size })), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,6 +414,11 @@ async fn without_room_for_records_nothing_runs_and_nothing_is_lost() {
     let refused = refused.expect("a full log stops everything");
     assert_eq!((refused.status, &refused.json()["code"]), (503, &json!("audit_unavailable")));
     assert!(refused.header("retry-after").is_some());
+    // Nor is anything changed that could not be told.
+    let body = json!({ "name": "ci", "scopes": ["read"] });
+    let change = atoll.control("POST", "/v1/tokens", Some(body)).await;
+    assert_eq!((change.status, &change.json()["code"]), (503, &json!("audit_unavailable")));
+    assert_eq!(atoll.control("GET", "/v1/tokens", None).await.json()["tokens"], json!([]));
     let mut told = false;
     for _ in 0..ROUNDS_MAX {
         told = atoll.control("GET", "/metrics", None).await.text().contains("atoll_audit_failing 1\n");

@@ -253,6 +253,19 @@ async fn another_tenant_answers_only_whom_it_names_and_does_not_show_that_it_is_
     }
 }
 
+/// A worker comes to its caller's process, so one whose tenant may not be there is not called at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_of_different_host_classes_do_not_meet_by_a_call() {
+    let config = "[host_class.apart]\nhosts = 1\n".to_owned();
+    let neighbour = "host_class = \"apart\"".to_owned();
+    let server = Atoll::start(Options { config, neighbour, ..Options::default() }).await;
+    let target = format!("{NEIGHBOUR}/other");
+    deployed(&server, "front", CALLER, json!({ "OTHER": service(&target) })).await;
+    deploy_allowing(&server, json!(["acme/*"])).await;
+    let answer = get(&server, "front", "/call").await;
+    assert!(answer.as_str().is_some_and(|text| text.contains("service_busy")), "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_of_a_service_are_checked() {
     let server = Atoll::start(Options::default()).await;

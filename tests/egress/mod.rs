@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::outside::{Answer, NameServer, Outside, Web};
 use crate::support::atoll::{Atoll, NEIGHBOUR_TOKEN, Options};
+use crate::support::canary::{key_file, secrets_config};
 
 /// An origin with a redirect, a long answer, and a word for everything else.
 fn origin(parts: http::request::Parts, _body: Bytes) -> Answer {
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) server: Atoll,
     pub(crate) web: Web,
     _outside: Outside,
+    _key: tempfile::NamedTempFile,
 }
 
 pub(crate) async fn world() -> World {
@@ -59,10 +61,15 @@ pub(crate) async fn world() -> World {
          [egress.all]\nallow = [\"*:*\", \"http://*:*\"]\n[egress.none]\nallow = []\n\
          [egress.theirs]\nallow = [\"*\"]\n"
     );
-    let config = format!("{}{classes}", outside.config);
+    let key = key_file(1);
+    // For those who look for a secret; it is none before it is kept.
+    let proxy = format!(
+        "[proxy.vault]\ntenants = [\"*\"]\norigin = \"api.test:{port}\"\nsecret = \"vault\"\ninject = {{ type = \"bearer\" }}\n"
+    );
+    let config = format!("{}{classes}{}{proxy}", outside.config, secrets_config(&key));
     let tenant = "egress = [\"std\", \"slow\", \"narrow\", \"all\", \"none\"]".to_owned();
     let server = Atoll::start(Options { config, tenant, ..Options::default() }).await;
-    World { server, web, _outside: outside }
+    World { server, web, _outside: outside, _key: key }
 }
 
 /// Fetches each URL in turn; a status and the text, or what the guest caught.

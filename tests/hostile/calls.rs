@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::vault::Guarded;
 use crate::support::atoll::{Atoll, NEIGHBOUR, NEIGHBOUR_TOKEN, Options};
 use crate::support::memory;
 use crate::support::worker::{Request, Worker};
@@ -107,8 +108,8 @@ export default { async fetch(request, env, ctx) {
 } };
 "#;
 
-async fn started(tenant: &str) -> Atoll {
-    let atoll = Atoll::start(Options { tenant: tenant.into(), ..Options::default() }).await;
+async fn started(tenant: &str) -> Guarded {
+    let atoll = Guarded::start(Options { tenant: tenant.into(), ..Options::default() }).await;
     atoll.deploy(&Worker::single("caller", CALLER).with_loader("LOADER")).await;
     let neighbour = "export default { fetch: () => new Response('here') }";
     atoll.deploy_as(NEIGHBOUR_TOKEN, &Worker::single("quiet", neighbour)).await;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::cut;
+use super::vault::{keep_secret, search_written};
 use crate::egress::{SNIPPET, World, world};
 use crate::support::atoll::TENANT;
 
@@ -71,7 +72,13 @@ fn attempts(world: &World) -> Vec<Attempt> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nowhere_that_a_guest_may_not_get_is_reached_and_each_denial_is_told() {
-    let world = world().await;
+    let mut world = world().await;
+    keep_secret(&world.server).await;
+    let binding = json!({ "VAULT": { "type": "secret_proxy", "proxy": "vault" } });
+    world.server.give_all(binding, json!({ "VAULT_URL": world.url("api.test", "/v1/x") }));
+    let used =
+        world.server.execute(json!({ "code": "return (await env.VAULT.fetch(env.VAULT_URL)).status" }));
+    assert_eq!(used.await.json()["result"], 200, "the secret is in use");
     let mut failures = vec![];
     for (row, class, method, url, expected) in attempts(&world) {
         let body = json!({ "code": SNIPPET, "input": [[method, url, null]], "egress": class });
@@ -104,6 +111,7 @@ async fn nowhere_that_a_guest_may_not_get_is_reached_and_each_denial_is_told() {
     if answer.json()["ok"] != json!(false) {
         failures.push(format!("row 87: {}", answer.text()));
     }
+    search_written(&world.server);
     assert!(failures.is_empty(), "{} failures for {TENANT}:\n{}", failures.len(), failures.join("\n"));
 }
 

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::Stage;
 use crate::support::atoll::{TENANT, host_name};
+use crate::support::canary::assert_clean;
 use crate::support::worker::Worker;
 
 /// Rows of the table that live here.
@@ -95,6 +96,7 @@ async fn attack(
                 if reader.read_exact(&mut payload).await.is_err() {
                     break;
                 }
+                assert_clean(&payload, "a frame");
                 match head[3] {
                     GOAWAY => seen.goaway = true,
                     RST_STREAM => seen.resets += 1,

@@ -14,6 +14,7 @@ mod modules;
 mod realm;
 mod rows;
 mod rpc;
+mod vault;
 mod watch;
 
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ use crate::support::atoll::{Atoll, NEIGHBOUR, NEIGHBOUR_TOKEN, Options, TENANT};
 use crate::support::client::Answer;
 use crate::support::worker::{Request, Worker};
 use rows::Row;
+use vault::Vault;
 use watch::Watch;
 
 /// Small, so that every attack ends soon.
@@ -41,7 +43,8 @@ const NEIGHBOUR_RETRIES_MAX: usize = 50;
 #[tokio::test(flavor = "multi_thread")]
 async fn every_attack_in_code_mode_ends_as_the_table_says() {
     let mut stage = Stage::open().await;
-    for row in rows::TABLES.iter().copied().flatten().filter(|row| selected(row.id)) {
+    let rows = rows::TABLES.iter().copied().flatten().chain(vault::ROWS);
+    for row in rows.filter(|row| selected(row.id)) {
         stage.begin();
         let answer = stage.atoll.execute(json!({ "code": row.code, "limits": limits() })).await;
         stage.judge_execution(row.id, row.name, row.allowed, &answer).await;
@@ -52,6 +55,7 @@ async fn every_attack_in_code_mode_ends_as_the_table_says() {
         let answer = stage.atoll.execute(body).await;
         stage.judge_execution(bundle.id, bundle.name, bundle.allowed, &answer).await;
     }
+    Vault::look(&stage.atoll).await;
     stage.close();
 }
 
@@ -66,6 +70,7 @@ async fn every_attack_from_a_deployed_worker_ends_as_the_table_says() {
         let answer = stage.atoll.send(&name, &Request::new("GET", "/")).await;
         stage.judge_deployed(row, &answer).await;
     }
+    Vault::look(&stage.atoll).await;
     stage.close();
 }
 
@@ -103,6 +108,7 @@ pub(crate) struct Stage {
     failures: Vec<String>,
     rows: usize,
     watch: Watch,
+    vault: Vault,
 }
 
 impl Stage {
@@ -111,11 +117,12 @@ impl Stage {
     }
 
     pub(crate) async fn open_with(options: Options) -> Self {
-        let atoll = Atoll::start(options).await;
-        let pong = "export default { fetch: () => new Response('pong') }";
+        let (atoll, vault) = Vault::start(options).await;
+        let pong = "export default { fetch: (request, env) => new URL(request.url).pathname === '/vault' ?\
+                    env.VAULT.fetch(`${env.VAULT_URL}/echo`) : new Response('pong') }";
         atoll.deploy_as(NEIGHBOUR_TOKEN, &Worker::single("ping", pong)).await;
         let watch = Watch::begin(atoll.address()).await;
-        let mut stage = Self { atoll, failures: vec![], rows: 0, watch };
+        let mut stage = Self { atoll, failures: vec![], rows: 0, watch, vault };
         stage.check_others("0", "before any attack", false).await;
         stage
     }
@@ -213,7 +220,7 @@ impl Stage {
         loop {
             let answer = self.atoll.send_to(NEIGHBOUR, "ping", &ping).await;
             if answer.status == 200 && answer.text() == "pong" {
-                return;
+                return self.check_secret(id, name, host_lost).await;
             }
             let may_retry = host_lost && answer.status == 503 && retries < NEIGHBOUR_RETRIES_MAX;
             if !may_retry {
@@ -225,8 +232,19 @@ impl Stage {
         }
     }
 
+    /// The neighbour uses its secret, which nobody sees; nor is it in the numbers.
+    async fn check_secret(&mut self, id: &str, name: &str, host_lost: bool) {
+        let answer = self.atoll.send_to(NEIGHBOUR, "ping", &Request::new("GET", "/vault")).await;
+        let used = answer.status == 200 && answer.text().ends_with("the end");
+        let problem = format!("the neighbour's proxy gave {} {}", answer.status, cut(&answer.text()));
+        self.require(id, name, used || host_lost, &problem);
+        // The client looks through each answer.
+        self.atoll.control("GET", "/metrics", None).await;
+    }
+
     pub(crate) fn close(self) {
-        let Self { failures, rows, .. } = self;
+        let Self { failures, rows, vault, mut atoll, .. } = self;
+        vault.search(&mut atoll);
         assert!(
             failures.is_empty(),
             "{} failures in {rows} rows:\n\n{}\n",

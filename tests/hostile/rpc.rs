@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::vault::Guarded;
 use crate::support::atoll::{Atoll, NEIGHBOUR, NEIGHBOUR_TOKEN, Options};
 use crate::support::worker::{Request, Worker};
 
@@ -114,10 +115,10 @@ export default { async fetch(request, env, ctx) {
 } };
 "#;
 
-async fn started() -> Atoll {
+async fn started() -> Guarded {
     let options =
         Options { tenant: "limits = { cpu_ms = 10000, subrequests = 200 }".into(), ..Options::default() };
-    let atoll = Atoll::start(options).await;
+    let atoll = Guarded::start(options).await;
     atoll.deploy(&Worker::single("attacker", ATTACKER).with_loader("LOADER")).await;
     let neighbour = "export default { fetch: () => new Response('here') }";
     atoll.deploy_as(NEIGHBOUR_TOKEN, &Worker::single("quiet", neighbour)).await;
@@ -197,13 +198,16 @@ async fn rpc_values_that_are_kept_are_bounded_in_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rpc_calls_that_nobody_waits_for_let_their_owner_end() {
     let atoll = started().await;
+    let done = |metrics: &str| -> u64 {
+        let line = |line: &str| line.strip_prefix("atoll_invocations_total{code=\"done\"} ")?.parse().ok();
+        metrics.lines().find_map(line).unwrap_or(0)
+    };
+    let before = done(&atoll.control("GET", "/metrics", None).await.text());
     assert_eq!(ask(&atoll, "/abandoned").await["answer"], "left");
-    // Two invocations: this one, and the neighbour's.
-    let ended =
-        |metrics: &str| metrics.lines().any(|line| line == "atoll_invocations_total{code=\"done\"} 2");
     for _ in 0..100 {
         let metrics = atoll.control("GET", "/metrics", None).await.text();
-        if ended(&metrics) {
+        // Two invocations: this one, and the neighbour's.
+        if done(&metrics) == before + 2 {
             return;
         }
         assert!(!metrics.contains("limit_wall"), "{metrics}");
@@ -232,7 +236,7 @@ export default { async fetch(request, env) {
 /// would count on from its count.
 #[tokio::test(flavor = "multi_thread")]
 async fn loader_names_lead_to_nobody_elses_isolate() {
-    let atoll = Atoll::start(Options::default()).await;
+    let atoll = Guarded::start(Options::default()).await;
     let worker = Worker::single("namer", NAMER).with_loader("LOADER");
     atoll.deploy(&worker).await;
     atoll.deploy_as(NEIGHBOUR_TOKEN, &worker).await;

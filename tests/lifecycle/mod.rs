@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::atoll::{Atoll, NEIGHBOUR_TOKEN, Options, TENANT, host_name};
 use crate::support::client::{self, Connection};
@@ -141,6 +141,70 @@ fn host_pids(server: &Atoll) -> std::collections::BTreeSet<u32> {
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_replaces_every_isolate_host_and_every_request_is_answered() {
     let server = Atoll::start(Options { isolate_hosts: 2, ..Options::default() }).await;
+    under_load(&server, || {
+        let status = Command::new("kill").args(["-HUP", &server.pid().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_restarts_every_isolate_host_and_every_request_is_answered() {
+    let config = "[host_class.apart]\nhosts = 1\n".to_owned();
+    let server = Atoll::start(Options { isolate_hosts: 2, config, ..Options::default() }).await;
+    let before = server.control("GET", "/v1/hosts", None).await.json();
+    assert_eq!((&before["rolling"], &before["generation"]), (&json!(false), &json!(0)), "{before}");
+    under_load(&server, || {
+        let done = server.command(&["hosts", "restart", "--wait", "--json"]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let status: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+        assert_eq!((&status["rolling"], &status["generation"]), (&json!(false), &json!(1)), "{status}");
+        let hosts = status["hosts"].as_array().expect("hosts");
+        assert!(hosts.len() >= 3 && hosts.iter().all(|host| host["generation"] == 1), "{status}");
+        assert!(hosts.iter().any(|host| host["class"] == "apart"), "{status}");
+        let pids = |status: &Value| -> std::collections::BTreeSet<u64> {
+            status["hosts"]
+                .as_array()
+                .expect("hosts")
+                .iter()
+                .filter_map(|host| host["pid"].as_u64())
+                .collect()
+        };
+        assert!(pids(&before).is_disjoint(&pids(&status)), "{before} {status}");
+    })
+    .await;
+    let shown = server.command(&["hosts"]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(text.contains("active") && text.contains("standby") && text.contains("class apart"), "{text}");
+    // Who asked is in the log, and each host that was replaced.
+    let asked = server.control("GET", "/v1/audit?kind=control", None).await.json();
+    assert_eq!(asked["records"][1]["action"], "restart_hosts", "{asked}");
+    let records = crate::audit::records(&server.data().join("audit"));
+    let retired = records.iter().filter(|record| record["kind"] == "host" && record["event"] == "retired");
+    assert!(retired.count() >= 3, "{records:?}");
+    let metrics = server.control("GET", "/metrics", None).await.text();
+    assert!(metrics.contains("atoll_isolate_hosts_retired_total "), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_token_for_it_restarts_hosts_and_without_hosts_there_is_nothing_to_restart() {
+    let server = Atoll::start(Options { isolate_hosts: 0, ..Options::default() }).await;
+    let answer = server.control("POST", "/v1/hosts/restart", None).await;
+    assert_eq!((answer.status, &answer.json()["code"]), (409, &json!("no_isolate_hosts")));
+    assert_eq!(server.control("GET", "/v1/hosts", None).await.json()["hosts"], json!([]));
+    let body = json!({ "name": "ci", "scopes": ["read", "deploy", "tokens"] });
+    let made = server.control("POST", "/v1/tokens", Some(body)).await.json();
+    let token = made["token"].as_str().expect("a token");
+    for (method, path) in [("POST", "/v1/hosts/restart"), ("GET", "/v1/hosts")] {
+        assert_eq!(server.control_as(token, method, path, None).await.status, 403, "{path}");
+        assert_eq!(server.control_as("nobody", method, path, None).await.status, 401, "{path}");
+    }
+    let body = json!({ "name": "more", "scopes": ["hosts"] });
+    assert_eq!(server.control_as(token, "POST", "/v1/tokens", Some(body)).await.status, 403);
+}
+
+/// Replaces all hosts while clients never stop asking; every request is answered.
+async fn under_load(server: &Atoll, replace: impl FnOnce() + Send) {
     server.deploy(&saying("here")).await;
     let (stop, address) = (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), server.address());
     let clients: Vec<_> = (0..4)
@@ -164,17 +228,16 @@ async fn sighup_replaces_every_isolate_host_and_every_request_is_answered() {
     let long = server.execute(json!({ "code": slow }));
     let roll = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let before = host_pids(&server);
+        let before = host_pids(server);
         assert!(before.len() >= 2);
-        let status = Command::new("kill").args(["-HUP", &server.pid().to_string()]).status();
-        assert!(status.expect("kill runs").success());
+        tokio::task::block_in_place(replace);
         for _ in 0..ROUNDS_MAX {
-            if host_pids(&server).is_disjoint(&before) {
+            if host_pids(server).is_disjoint(&before) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("hosts were not replaced: {before:?} {:?}\n{}", host_pids(&server), server.log());
+        panic!("hosts were not replaced: {before:?} {:?}\n{}", host_pids(server), server.log());
     };
     let (long, ()) = tokio::join!(long, roll);
     assert_eq!(long.json()["result"], "slow", "{}", long.text());

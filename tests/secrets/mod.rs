@@ -1,6 +1,7 @@
 //! Secrets, proxies, identities and tokens over the real binary: a real upstream over TLS that says back whatever it hears, a
 //! canary for a secret, and a search for it in every byte that anyone sees.
 
+mod canary;
 mod endpoint;
 mod identity;
 mod keep;
@@ -11,8 +12,6 @@ mod tokens;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
@@ -20,16 +19,15 @@ use serde_json::{Value, json};
 
 use crate::outside::{Answer, NameServer, Outside, Web};
 use crate::support::atoll::{Atoll, Options, TOKEN};
+use crate::support::canary::{CANARY, assert_clean, bytes_of, forms, key_file, secrets_config};
 use crate::support::client::{self, Answer as Seen};
 use crate::support::worker::Request;
 
-/// The secret that nobody may see.
-const CANARY: &str = "ghp_/Canary+S3cret=0123456789";
 /// Signs as this.
 const ISSUER: &str = "https://atoll.test";
 
 /// Heads and bodies that the upstream heard.
-type Heard = Arc<Mutex<Vec<(http::request::Parts, Bytes)>>>;
+pub(crate) type Heard = Arc<Mutex<Vec<(http::request::Parts, Bytes)>>>;
 
 struct World {
     server: Atoll,
@@ -39,28 +37,6 @@ struct World {
     _outside: Outside,
 }
 
-/// A file with a master key of this byte; temporary files are their owner's alone.
-fn key_file(byte: u8) -> tempfile::NamedTempFile {
-    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    writeln!(file, "{}", format!("{byte:02x}").repeat(32)).expect("the file is writable");
-    file
-}
-
-/// Every form in which an upstream may say something back.
-fn forms(text: &str) -> Vec<Vec<u8>> {
-    let each = |f: &dyn Fn(u8) -> String| text.bytes().map(f).collect::<String>().into_bytes();
-    let b64 = |before: &str| STANDARD.encode(format!("{before}{text}")).into_bytes();
-    vec![
-        text.as_bytes().to_vec(),
-        b64(""),
-        b64("x"),
-        b64("xy"),
-        each(&|b| format!("{b:02x}")),
-        each(&|b| format!("{b:02X}")),
-        each(&|b| format!("%{b:02X}")),
-    ]
-}
-
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).expect("memory is writable");
@@ -68,7 +44,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Answers with everything that it was sent, in all forms, or with what its path asks for.
-fn upstream(heard: &Heard, parts: http::request::Parts, body: Bytes) -> Answer {
+pub(crate) fn upstream(heard: &Heard, parts: http::request::Parts, body: Bytes) -> Answer {
     let sent: Vec<String> =
         parts.headers.values().filter_map(|value| value.to_str().ok().map(str::to_owned)).collect();
     let mut said = format!("{} {}\n", parts.method, parts.uri).into_bytes();
@@ -125,11 +101,11 @@ impl World {
         let key = key_file(0xab);
         let port = web.port;
         let config = format!(
-            "{}[secrets]\nkey_id = \"one\"\nkey_file = {:?}\n[identity]\nissuer = \"{ISSUER}\"\n\
+            "{}{}[identity]\nissuer = \"{ISSUER}\"\n\
              [proxy.github]\ntenants = [\"*\"]\norigin = \"api.test:{port}\"\nmethods = [\"GET\", \"POST\", \"DELETE\"]\n\
              secret = \"github\"\ninject = {{ type = \"bearer\" }}\n{}\n",
             outside.config,
-            key.path(),
+            secrets_config(&key),
             more.replace("PORT", &port.to_string()),
         );
         let tenant = "egress = [\"all\", \"narrow\"]".to_owned();
@@ -206,25 +182,5 @@ impl World {
     async fn execute(&self, token: &str, code: &str, input: Value, bindings: Value) -> Value {
         let body = json!({ "code": code, "input": input, "bindings": bindings });
         self.server.control_as(token, "POST", "/v1/execute", Some(body)).await.json()
-    }
-}
-
-/// Everything of an answer.
-fn bytes_of(answer: &Seen) -> Vec<u8> {
-    let mut all = answer.reason.clone().into_bytes();
-    for (name, value) in &answer.headers {
-        all.extend([name.as_bytes(), b": ", value, b"\n"].concat());
-    }
-    all.extend(&answer.body);
-    all
-}
-
-/// Whether no form of the canary is in it.
-fn assert_clean(all: &[u8], what: &str) {
-    for form in forms(CANARY) {
-        // At the ends of base64 a character mixes in bits of its neighbour: the middle decides.
-        let core = &form[4..form.len() - 5];
-        let found = all.windows(core.len()).any(|window| window.eq_ignore_ascii_case(core));
-        assert!(!found, "{what}: {} in {}", String::from_utf8_lossy(&form), String::from_utf8_lossy(all));
     }
 }

@@ -107,7 +107,7 @@ async fn nothing_is_lost_while_hosts_are_killed_and_tenants_misbehave() {
     println!("soak: seed {seed}, {:?}", duration());
     let config = "[audit]\nfile_bytes_max = 1048576\n[blame]\nsuspend_s = 2\nforget_s = 1\n".to_owned();
     let tenant = "limits = { cpu_ms = 50, wall_ms = 2000, heap_mib = 32, external_mib = 16 }".to_owned();
-    let options = Options { isolate_hosts: 2, config, tenant };
+    let options = Options { isolate_hosts: 2, config, tenant, ..Options::default() };
     let mut atoll = Atoll::start(options).await;
     let echo = "export default { fetch: (r) => new Response(r.headers.get('x-id')) }";
     atoll.deploy_as(NEIGHBOUR_TOKEN, &Worker::single("echo", echo)).await;

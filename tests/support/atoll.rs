@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -28,7 +28,8 @@ pub(crate) const NEIGHBOUR_TOKEN_SHA256: &str =
 pub(crate) const BASE_DOMAIN: &str = "atoll.test";
 
 /// What both tokens are for.
-const SCOPES: &str = r#"["read", "deploy", "execute", "sandbox", "audit", "secrets", "tokens", "proxy"]"#;
+const SCOPES: &str =
+    r#"["read", "deploy", "execute", "sandbox", "audit", "secrets", "tokens", "proxy", "hosts"]"#;
 
 /// How long the server may take to be ready, in seconds.
 const START_SECONDS_MAX: u64 = 60;
@@ -40,6 +41,9 @@ pub(crate) struct Atoll {
     child: Child,
     address: SocketAddr,
     folder: tempfile::TempDir,
+    env: Vec<(String, String)>,
+    /// Bindings and variables that every deployment and execution of a test gets, beside its own.
+    given: (Value, Value),
 }
 
 /// How to start it.
@@ -51,11 +55,21 @@ pub(crate) struct Options {
     pub(crate) config: String,
     /// Lines added to every tenant's table.
     pub(crate) tenant: String,
+    /// Lines added to the neighbour's table.
+    pub(crate) neighbour: String,
+    /// Variables of its environment.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { isolate_hosts: 1, config: String::new(), tenant: String::new() }
+        Self {
+            isolate_hosts: 1,
+            config: String::new(),
+            tenant: String::new(),
+            neighbour: String::new(),
+            env: Vec::new(),
+        }
     }
 }
 
@@ -67,8 +81,9 @@ impl Atoll {
         let data = folder.path().join("data");
         let config = config_toml(&options, address, &data);
         std::fs::write(folder.path().join("atoll.toml"), config).expect("the folder is writable");
-        let child = spawn(folder.path());
-        let mut server = Self { child, address, folder };
+        let child = spawn(folder.path(), &options.env);
+        let given = (json!({}), json!({}));
+        let mut server = Self { child, address, folder, env: options.env, given };
         server.wait_until_ready().await;
         server
     }
@@ -76,7 +91,7 @@ impl Atoll {
     /// Stops the server as an operator does and starts it again on the same data.
     pub(crate) async fn restart(&mut self) {
         self.stop();
-        self.child = spawn(self.folder.path());
+        self.child = spawn(self.folder.path(), &self.env);
         self.wait_until_ready().await;
     }
 
@@ -89,7 +104,7 @@ impl Atoll {
     /// Kills the server without warning and starts it again on the same data.
     pub(crate) async fn kill_and_restart(&mut self) {
         self.kill();
-        self.child = spawn(self.folder.path());
+        self.child = spawn(self.folder.path(), &self.env);
         self.wait_until_ready().await;
     }
 
@@ -160,6 +175,17 @@ impl Atoll {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Runs a command against this server, with the token of the tenant under test.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        Command::new(binary())
+            .args(arguments)
+            .env("ATOLL_URL", format!("http://{}", self.address))
+            .env("ATOLL_TOKEN", TOKEN)
+            .stdin(Stdio::null())
+            .output()
+            .expect("atoll runs")
+    }
+
     /// A control request as the tenant under test.
     pub(crate) async fn control(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
         self.control_as(TOKEN, method, path, body).await
@@ -202,12 +228,32 @@ impl Atoll {
     /// Deploys with any token and gives the answer, refusals too.
     pub(crate) async fn try_deploy_as(&self, token: &str, worker: &Worker) -> Answer {
         let path = format!("/v1/workers/{}", worker.name);
-        self.control_as(token, "PUT", &path, Some(deployment(worker))).await
+        let body = self.with_given(deployment(worker), "vars");
+        self.control_as(token, "PUT", &path, Some(body)).await
+    }
+
+    /// From now on, whatever a test deploys or executes has these as well.
+    pub(crate) fn give_all(&mut self, bindings: Value, variables: Value) {
+        self.given = (bindings, variables);
+    }
+
+    fn with_given(&self, mut body: Value, variables: &str) -> Value {
+        for (key, given) in [("bindings", &self.given.0), (variables, &self.given.1)] {
+            for (name, value) in given.as_object().into_iter().flatten() {
+                body[key][name] = value.clone();
+            }
+        }
+        body
     }
 
     /// Runs code mode as the tenant under test.
     pub(crate) async fn execute(&self, body: Value) -> Answer {
-        self.control("POST", "/v1/execute", Some(body)).await
+        self.execute_as(TOKEN, body).await
+    }
+
+    /// The same with any token.
+    pub(crate) async fn execute_as(&self, token: &str, body: Value) -> Answer {
+        self.control_as(token, "POST", "/v1/execute", Some(self.with_given(body, "env"))).await
     }
 
     /// Sends a request to a worker by its host name.
@@ -230,12 +276,13 @@ impl Drop for Atoll {
 }
 
 /// Starts `atoll serve` on a folder with a configuration; both outputs are appended to its log.
-fn spawn(folder: &Path) -> Child {
+fn spawn(folder: &Path, env: &[(String, String)]) -> Child {
     let mut append = std::fs::OpenOptions::new();
     let log = append.create(true).append(true).open(folder.join("stderr")).expect("a log file");
     Command::new(binary())
         .args(["serve", "--config"])
         .arg(folder.join("atoll.toml"))
+        .envs(env.iter().cloned())
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)
@@ -267,11 +314,12 @@ fn config_toml(options: &Options, address: SocketAddr, data: &Path) -> String {
         )
     };
     format!(
-        "listen = [\"{address}\"]\nbase_domain = \"{BASE_DOMAIN}\"\ndata_dir = {data:?}\nisolate_hosts = {}\n{}\n{}{}",
+        "listen = [\"{address}\"]\nbase_domain = \"{BASE_DOMAIN}\"\ndata_dir = {data:?}\nisolate_hosts = {}\n{}\n{}{}{}\n",
         options.isolate_hosts,
         options.config,
         tenant(TENANT, TOKEN_SHA256),
         tenant(NEIGHBOUR, NEIGHBOUR_TOKEN_SHA256),
+        options.neighbour,
     )
 }
 

@@ -8,6 +8,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::canary;
 use super::worker::Request;
 
 /// What came back, body collected.
@@ -80,7 +81,10 @@ impl Connection {
         let headers =
             head.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
         let body = body.collect().await?.to_bytes();
-        Ok(Answer { status: head.status.as_u16(), reason, headers, body })
+        let answer = Answer { status: head.status.as_u16(), reason, headers, body };
+        // In no test of any kind does a client see the secret, if there is one.
+        canary::assert_clean(&canary::bytes_of(&answer), "an answer");
+        Ok(answer)
     }
 }
 

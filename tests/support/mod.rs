@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "shared by several test modules and by the bench, each using a part")]
 
 pub(crate) mod atoll;
+pub(crate) mod canary;
 pub(crate) mod client;
 pub(crate) mod memory;
 pub(crate) mod worker;

@@ -140,6 +140,32 @@ async fn guests_open_websockets_where_their_policy_lets_them() {
     assert!(next(&mut socket) == format!("text {large}"));
     socket.send(Message::text("close")).unwrap();
     assert_eq!(next(&mut socket), "close 4007 far");
+    drop(socket);
+    // The bytes of its messages are in both records, those of the client's side and those of the far one.
+    let (sent, received) = (large.len() + "close".len(), large.len());
+    for kind in ["execution", "crossing"] {
+        let record = record_of(&atoll, kind, sent).await;
+        assert_eq!(record["responseBytes"], json!(received), "{record}");
+        assert_eq!(
+            record["outcome"],
+            json!(if kind == "execution" { "done" } else { "answered" }),
+            "{record}"
+        );
+    }
+}
+
+/// Waits for the audit record of this kind with so many bytes sent.
+async fn record_of(atoll: &Atoll, kind: &str, sent: usize) -> serde_json::Value {
+    let mut page = json!(null);
+    for _ in 0..600 {
+        page = atoll.control("GET", &format!("/v1/audit?kind={kind}"), None).await.json();
+        let records = page["records"].as_array().expect("records");
+        if let Some(record) = records.iter().find(|record| record["requestBytes"] == json!(sent)) {
+            return record.clone();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no {kind} with {sent} bytes: {page}")
 }
 
 #[tokio::test(flavor = "multi_thread")]

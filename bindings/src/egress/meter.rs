@@ -78,10 +78,25 @@ impl Body for Sent {
 
 /// A response body on its way back; with its drop the crossing is over and told.
 pub(crate) struct Received {
-    pub(crate) body: ReplyBody,
-    pub(crate) max: u64,
-    pub(crate) telling: Telling,
-    pub(crate) _slot: Slot,
+    body: ReplyBody,
+    max: u64,
+    /// What is held against the bound.
+    count: Arc<AtomicU64>,
+    telling: Telling,
+    _slot: Slot,
+}
+
+impl Received {
+    /// Counts what is told.
+    pub(crate) fn wrap(body: ReplyBody, max: u64, telling: Telling, slot: Slot) -> ReplyBody {
+        let count = Arc::clone(&telling.received);
+        RequestBody::stream(Self { body, max, count, telling, _slot: slot })
+    }
+
+    /// Counts for the bound alone: somebody else counts what is told.
+    pub(crate) fn wrap_bounded(body: ReplyBody, max: u64, telling: Telling, slot: Slot) -> ReplyBody {
+        RequestBody::stream(Self { body, max, count: Arc::default(), telling, _slot: slot })
+    }
 }
 
 impl Body for Received {
@@ -94,7 +109,7 @@ impl Body for Received {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         Poll::Ready(match frame {
-            Some(Ok(frame)) if count(&frame, &self.telling.received) > self.max => {
+            Some(Ok(frame)) if count(&frame, &self.count) > self.max => {
                 self.telling.verdict(Verdict::Denied(Denial::ResponseBytes));
                 Some(Err(OverCap(Denial::ResponseBytes).into()))
             }

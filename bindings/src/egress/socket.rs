@@ -8,6 +8,8 @@
 //! guest gets them as answers, as it gets every other refusal. The caps on bytes of a class count messages too. The crossing is
 //! told, and its place under the class's caps is free, when the guest lets go of the socket.
 
+use std::sync::Arc;
+
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -22,7 +24,7 @@ use crate::channel::ReplyMeta;
 use crate::crossing::{Denial, Telling, Verdict};
 use crate::seam::CallError;
 use crate::socket::handshake::Opening;
-use crate::socket::{Relay, Role, incoming};
+use crate::socket::{Meter, Relay, Role, incoming};
 
 impl Inner {
     /// Opens a WebSocket. What the guest sends through it is the request's body; what it gets, that of a 101 answer.
@@ -60,7 +62,8 @@ impl Inner {
         let denied = |denial| Refusal::denied(denial, &hops.url);
         let slot = self.grant.gate.enter().map_err(denied)?;
         let max = self.grant.gate.caps().request_bytes_max;
-        let outgoing = Sent::wrap(outgoing, &telling.sent, max).map_err(denied)?;
+        // The caps count the parts on the seam, heads included; what is told are the bytes of messages (see `Meter`).
+        let outgoing = Sent::wrap(outgoing, &Arc::default(), max).map_err(denied)?;
         let mut handshake = hops.request(None)?;
         let opening = Opening::new(handshake.headers_mut());
         let response = self.sockets.request(handshake).await.map_err(|error| explain(&error, &hops.url))?;
@@ -94,7 +97,8 @@ impl Opened {
         let upgraded = hyper::upgrade::on(&mut response).await;
         let io = upgraded.map_err(|_| network(format!("{} broke off", origin(&hops.url))))?;
         let (incoming, body) = incoming();
-        let relay = Relay { io: TokioIo::new(io), role: Role::Client, deflate, incoming };
+        let meter = Meter { from_peer: telling.received.clone(), to_peer: telling.sent.clone() };
+        let relay = Relay { io: TokioIo::new(io), role: Role::Client, deflate, incoming, meter };
         // It ends with the guest's body, which ends with the invocation at the latest.
         tokio::spawn(relay.run(self.outgoing, std::future::pending()));
         let (mut parts, _) = response.into_parts();
@@ -104,6 +108,6 @@ impl Opened {
         parts.extensions.insert(ReplyMeta { url: hops.url.to_string(), ..ReplyMeta::default() });
         let body = RequestBody::stream(body);
         let max = self.max.unwrap_or(u64::MAX);
-        Ok(Response::from_parts(parts, RequestBody::stream(Received { body, max, telling, _slot: slot })))
+        Ok(Response::from_parts(parts, Received::wrap_bounded(body, max, telling, slot)))
     }
 }

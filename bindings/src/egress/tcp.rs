@@ -111,8 +111,7 @@ impl Inner {
                 telling.verdict(Verdict::Answered(200));
                 let max = self.grant.gate.caps().response_bytes_max.unwrap_or(u64::MAX);
                 let body = RequestBody::stream(body);
-                let body = RequestBody::stream(Received { body, max, telling, _slot: slot });
-                let mut response = Response::new(body);
+                let mut response = Response::new(Received::wrap(body, max, telling, slot));
                 if tunnel.is_some() {
                     response.extensions_mut().insert(self.grant.terms());
                 }

@@ -20,11 +20,21 @@ pub(super) struct Framer {
     part: Option<(Kind, bool)>,
     /// The message that is being compressed, and the opcode of its next frame.
     deflating: Option<(Box<Deflater>, Data)>,
+    /// Bytes of messages that were taken in, to be taken over by whoever counts them.
+    pub(super) taken: u64,
 }
 
 impl Framer {
     pub(super) fn new(role: Role, compresses: bool) -> Self {
-        Self { role, compresses, reader: Reader::default(), mask: None, part: None, deflating: None }
+        Self {
+            role,
+            compresses,
+            reader: Reader::default(),
+            mask: None,
+            part: None,
+            deflating: None,
+            taken: 0,
+        }
     }
 
     /// Appends the frames of what can be read from `input`; gives the close once it comes. A piece at a time, so that `out`
@@ -77,6 +87,7 @@ impl Framer {
     }
 
     fn bytes(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), Fail> {
+        self.taken = self.taken.saturating_add(bytes.len() as u64);
         let Some((deflater, _)) = &mut self.deflating else {
             self.payload(bytes, out);
             return Ok(());

@@ -54,7 +54,7 @@ pub mod fuzzing {
 }
 
 pub use deflate::Deflate;
-pub use relay::{Ended, Incoming, Relay, SocketBody, incoming};
+pub use relay::{Ended, Incoming, Meter, Relay, SocketBody, incoming};
 
 /// Which end of the connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

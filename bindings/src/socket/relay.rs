@@ -12,7 +12,8 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -94,6 +95,15 @@ pub struct Ended {
     pub guest_finished: bool,
 }
 
+/// Bytes of messages that passed: as the guest has them, without the heads of frames and before compression, as bodies are counted.
+#[derive(Clone, Debug, Default)]
+pub struct Meter {
+    /// To the guest.
+    pub from_peer: Arc<AtomicU64>,
+    /// From the guest.
+    pub to_peer: Arc<AtomicU64>,
+}
+
 /// One end of a connection whose handshake is done.
 #[derive(Debug)]
 pub struct Relay<I> {
@@ -105,6 +115,8 @@ pub struct Relay<I> {
     pub deflate: Option<Deflate>,
     /// Where to put what comes.
     pub incoming: Incoming,
+    /// What passed.
+    pub meter: Meter,
 }
 
 /// A word of the relay's own to the peer.
@@ -120,6 +132,7 @@ enum Word {
 struct Shared {
     moved: Mutex<Instant>,
     peer_closed: Mutex<Option<Close>>,
+    meter: Meter,
 }
 
 impl Shared {
@@ -156,10 +169,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Relay<I> {
     where
         B: Body<Data = Bytes>,
     {
-        let Self { io, role, deflate, incoming } = self;
+        let Self { io, role, deflate, incoming, meter } = self;
         let mut outgoing = pin!(outgoing);
         let (mut read, mut write) = tokio::io::split(io);
-        let shared = Shared { moved: Mutex::new(Instant::now()), peer_closed: Mutex::new(None) };
+        let shared = Shared { moved: Mutex::new(Instant::now()), peer_closed: Mutex::new(None), meter };
         let (words, mut said) = mpsc::channel(CONTROLS_MAX);
         let guest_finished = {
             let mut reading =
@@ -270,6 +283,7 @@ async fn read_all(
         match event {
             Some(Event::Data { kind, last, bytes }) => {
                 shared.moved();
+                shared.meter.from_peer.fetch_add(bytes.len() as u64, Relaxed);
                 // A piece is far below what a length can say.
                 let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
                 give([&head(kind, last, length)[..], &bytes].concat().into()).await;
@@ -335,7 +349,9 @@ async fn write_all<B: Body<Data = Bytes>>(
             }
             Next::Piece(mut input) => {
                 shared.moved();
-                match frames(&mut framer, &mut input, &mut out, write).await {
+                let written = frames(&mut framer, &mut input, &mut out, write).await;
+                shared.meter.to_peer.fetch_add(std::mem::take(&mut framer.taken), Relaxed);
+                match written {
                     Ok(closed) => closed.then_some(WriteEnd::Closed { guest: true }),
                     Err(end) => return end,
                 }

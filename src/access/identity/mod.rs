@@ -23,12 +23,15 @@ use serde_json::{Value, json};
 pub use ring::RingError;
 
 use super::store::{AccessStore, KeepError};
+use crate::audit::{PublicKey, Signed};
 use crate::config::IdentityConfig;
 use crate::deploy::now_ms;
 use delegation::{Answer, DELEGATION_SECONDS_MAX, Rights, Wish};
 use jwt::{Claims, IDENTITY_SECONDS_MAX};
 use ring::Ring;
 
+/// The folder of the keys within the data folder.
+const FOLDER: &str = "identity";
 /// How often the folder of keys is looked at, in seconds.
 const REFRESH_SECONDS: u64 = 60;
 /// Tokens for one use that are remembered at once.
@@ -67,8 +70,20 @@ pub(crate) struct Issuer {
     ring: RwLock<Arc<Ring>>,
     spent: Mutex<Spent>,
     store: AccessStore,
-    /// By tenant: what was revoked, and until when it matters.
-    revoked: RwLock<HashMap<String, HashMap<String, u64>>>,
+    revoked: RwLock<Revoked>,
+    /// One change of it at a time, so that the table follows the store.
+    change: tokio::sync::Mutex<()>,
+}
+
+/// By tenant: what was revoked, and until when it matters.
+type Revoked = HashMap<String, HashMap<String, u64>>;
+
+async fn revoked(store: &AccessStore) -> Result<Revoked, KeepError> {
+    let mut revoked = Revoked::new();
+    for (tenant, id, until_ms) in store.revoked().await? {
+        revoked.entry(tenant).or_default().insert(id, until_ms);
+    }
+    Ok(revoked)
 }
 
 #[derive(Default)]
@@ -103,12 +118,9 @@ impl Issuer {
         store: AccessStore,
     ) -> Result<Self, super::AccessError> {
         let rotate_ms = config.rotate_days * 24 * 3_600_000;
-        let folder = data_dir.join("identity");
+        let folder = data_dir.join(FOLDER);
         let ring = Ring::refresh(&folder, now_ms(), rotate_ms)?;
-        let mut revoked: HashMap<String, HashMap<String, u64>> = HashMap::new();
-        for (tenant, id, until_ms) in store.revoked().await? {
-            revoked.entry(tenant).or_default().insert(id, until_ms);
-        }
+        let revoked = revoked(&store).await?;
         Ok(Self {
             issuer: config.issuer.clone(),
             folder,
@@ -117,6 +129,7 @@ impl Issuer {
             spent: Mutex::default(),
             store,
             revoked: RwLock::new(revoked),
+            change: tokio::sync::Mutex::default(),
         })
     }
 
@@ -136,6 +149,11 @@ impl Issuer {
 
     fn ring(&self) -> Arc<Ring> {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Signs a checkpoint of the audit log.
+    pub(crate) fn sign_checkpoint(&self, text: &[u8]) -> Option<Signed> {
+        self.ring().signing().sign(text)
     }
 
     /// `iss`, and the audience of tokens that are to be exchanged.
@@ -245,8 +263,18 @@ impl Issuer {
         }
     }
 
-    /// Revokes what has this id: an identity's number, an invocation, or a block of a delegation. From now on, on this server.
+    /// Takes over what others revoked.
+    pub(crate) async fn reread(&self) -> Result<(), KeepError> {
+        let _change = self.change.lock().await;
+        let now = revoked(&self.store).await?;
+        *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = now;
+        Ok(())
+    }
+
+    /// Revokes what has this id: an identity's number, an invocation, or a block of a delegation. From now on, on this server;
+    /// others on the same data folder follow soon (`access::FOLLOW_MS`).
     pub(crate) async fn revoke(&self, tenant: &str, id: &str) -> Result<(), KeepError> {
+        let _change = self.change.lock().await;
         let now_ms = now_ms();
         let until_ms = now_ms + (DELEGATION_SECONDS_MAX + IDENTITY_SECONDS_MAX) * 1_000;
         self.store.revoke(tenant, id, until_ms, now_ms).await?;
@@ -257,10 +285,19 @@ impl Issuer {
         Ok(())
     }
 
-    fn is_revoked(&self, tenant: &str, id: &str) -> bool {
+    pub(super) fn is_revoked(&self, tenant: &str, id: &str) -> bool {
         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         revoked.get(tenant).is_some_and(|ids| ids.contains_key(id))
     }
+}
+
+/// The public keys of the gateway with this data folder; `None` if it has none.
+///
+/// # Errors
+/// If they cannot be read: they are in the files of the private ones.
+pub fn published_keys(data_dir: &Path) -> Result<Option<Vec<PublicKey>>, RingError> {
+    let folder = data_dir.join(FOLDER);
+    if folder.is_dir() { ring::published(&folder).map(Some) } else { Ok(None) }
 }
 
 /// A name that nobody guesses.

@@ -23,6 +23,7 @@ use jsonwebtoken::{DecodingKey, EncodingKey};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::audit::{PublicKey, Signed};
 use crate::config::parse_hex;
 
 /// How long a key is published before it signs, in milliseconds.
@@ -68,6 +69,8 @@ pub(crate) struct SigningKey {
     pub(crate) decoding: DecodingKey,
     /// Signs delegations.
     pub(crate) root: KeyPair,
+    /// The pair behind `encoding` and `decoding`, for what is no JWT.
+    pair: Ed25519KeyPair,
     path: PathBuf,
 }
 
@@ -76,6 +79,17 @@ impl SigningKey {
     pub(crate) fn root_id(&self) -> u32 {
         u32::try_from(self.created_ms / 1_000).unwrap_or(u32::MAX)
     }
+
+    /// Signs a checkpoint of the audit log.
+    pub(crate) fn sign(&self, text: &[u8]) -> Option<Signed> {
+        let signature = self.pair.sign(text).as_ref().try_into().ok()?;
+        Some(Signed { public: PublicKey::of_x(&self.x)?, signature })
+    }
+}
+
+/// The public halves of the keys in this folder, which stays as it is.
+pub(crate) fn published(folder: &Path) -> Result<Vec<PublicKey>, RingError> {
+    Ok(read(folder)?.iter().filter_map(|key| PublicKey::of_x(&key.x)).collect())
 }
 
 /// What is to be done about keys made at these times, in order.
@@ -185,7 +199,7 @@ fn key(seed: &[u8; SEED_BYTES], created_ms: u64, path: PathBuf) -> Result<Signin
     let pair = pair.map_err(|_| RingError::Failed)?;
     let pkcs8 = pair.to_pkcs8().map_err(|_| RingError::Failed)?;
     let public = pair.public_key().as_ref();
-    let x = URL_SAFE_NO_PAD.encode(public);
+    let (x, decoding) = (URL_SAFE_NO_PAD.encode(public), DecodingKey::from_ed_der(public));
     let thumb = Sha256::digest(format!("{{\"crv\":\"Ed25519\",\"kty\":\"OKP\",\"x\":\"{x}\"}}"));
     let root = PrivateKey::from_bytes(&derive(seed, "atoll delegation 1"), Algorithm::Ed25519);
     Ok(SigningKey {
@@ -193,8 +207,9 @@ fn key(seed: &[u8; SEED_BYTES], created_ms: u64, path: PathBuf) -> Result<Signin
         kid: URL_SAFE_NO_PAD.encode(thumb),
         x,
         encoding: EncodingKey::from_ed_der(pkcs8.as_ref()),
-        decoding: DecodingKey::from_ed_der(public),
+        decoding,
         root: KeyPair::from(&root.map_err(|_| RingError::Failed)?),
+        pair,
         path,
     })
 }

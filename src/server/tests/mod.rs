@@ -115,8 +115,9 @@ pub(super) async fn start_runner(
     let (link, endpoint) = atoll_bindings::link::in_process();
     let host = Host::start(endpoint);
     let seen = Arc::new(Seen::default());
+    let audit = open_audit(&config).await.unwrap();
     let server =
-        Server::start_with(config, Arc::new(link.clone()), seen.clone(), runner, None).await.unwrap();
+        Server::start_with(config, audit, Arc::new(link.clone()), seen.clone(), runner, None).await.unwrap();
     Bench { server, host, link, seen, data }
 }
 

@@ -30,11 +30,18 @@ impl Guest {
 }
 
 fn start(buffer_bytes: usize) -> (DuplexStream, Guest, tokio::task::JoinHandle<Ended>, mpsc::Sender<()>) {
+    start_metered(buffer_bytes, Meter::default())
+}
+
+fn start_metered(
+    buffer_bytes: usize,
+    meter: Meter,
+) -> (DuplexStream, Guest, tokio::task::JoinHandle<Ended>, mpsc::Sender<()>) {
     let (peer, io) = duplex(buffer_bytes);
     let (incoming_end, hears) = incoming();
     let (says, outgoing) = incoming();
     let (leave, mut left) = mpsc::channel::<()>(1);
-    let relay = Relay { io, role: Role::Server, deflate: None, incoming: incoming_end };
+    let relay = Relay { io, role: Role::Server, deflate: None, incoming: incoming_end, meter };
     let leave_soon = async move {
         if left.recv().await.is_none() {
             std::future::pending().await
@@ -56,8 +63,9 @@ async fn expect(peer: &mut DuplexStream, bytes: &[u8]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_pass_and_both_sides_close() {
-    let (mut peer, mut guest, task, _leave) = start(1 << 16);
+async fn messages_pass_are_counted_and_both_sides_close() {
+    let meter = Meter::default();
+    let (mut peer, mut guest, task, _leave) = start_metered(1 << 16, meter.clone());
     peer.write_all(&masked(0x81, b"hello")).await.unwrap();
     assert_eq!(guest.hear().await, Some(Message::Text(b"hello".to_vec())));
     guest.say(part(Kind::Binary, true, b"back")).await;
@@ -71,6 +79,8 @@ async fn messages_pass_and_both_sides_close() {
     expect(&mut peer, b"\x88\x05\x03\xe8bye").await;
     drop(peer);
     assert!(task.await.unwrap().guest_finished);
+    // The messages alone: no heads, no pings, no closes.
+    assert_eq!((meter.from_peer.load(Relaxed), meter.to_peer.load(Relaxed)), (5, 4));
 }
 
 #[tokio::test(start_paused = true)]
