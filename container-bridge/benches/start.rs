@@ -2,9 +2,14 @@
 //! sandbox; many sandboxes at once.
 //!
 //! `cargo bench -p atoll-container-bridge --bench start`. Medians of 20, one of each kind per round: everything in one
-//! run, as the machine's load changes from run to run. An engine is our own daemon, as in the tests.
+//! run, as the machine's load changes from run to run. An engine is our own daemon, as in the tests. Kubernetes is the tests'
+//! own API server on this machine, whose pods are native sandboxes: its row tells what this backend adds (some calls over
+//! TLS, a watch, an exec), and nothing of a real cluster.
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
+#[allow(dead_code, reason = "the tests' own")]
+#[path = "../tests/all/cluster/mod.rs"]
+mod cluster;
 #[allow(dead_code, reason = "the tests' own")]
 #[path = "../tests/all/engines.rs"]
 mod engines;
@@ -30,6 +35,7 @@ use std::{
 use atoll_container_bridge::{
     backend::{Backend, SandboxId, SandboxSpec},
     engine::Engine,
+    kubernetes::{Access, Kubernetes, KubernetesConfig},
     native::{Native, NativeConfig, UID_BASE_DEFAULT},
     protocol::ExecSpec,
     sandbox::Sandbox,
@@ -174,6 +180,14 @@ async fn main() {
         subjects.push(Subject::new(name, engine));
         programs.extend(engine_run(kind).map(|argv| (run, argv, Times::default())));
     }
+    let cluster = cluster::Cluster::start(&config, cluster::Kit::Plain);
+    let command = vec!["/usr/local/bin/atoll".to_owned()];
+    let mut pods =
+        KubernetesConfig::own_program(cluster::NAMESPACE, "workload:1", command, &config.state_dir).unwrap();
+    pods.access = Access::File(cluster.kubeconfig().to_owned(), None);
+    pods.program = config.program.clone();
+    let kubernetes = Kubernetes::connect(pods).await.unwrap();
+    subjects.push(Subject::new("kubernetes*", kubernetes));
     for _ in 0..ROUNDS {
         for (_, argv, times) in &mut programs {
             times.0.extend(program(argv));
@@ -193,6 +207,7 @@ async fn main() {
     for Subject { name, start, exec, stop, .. } in &subjects {
         println!("{name:<14} {:>12} {:>14} {:>12}", cell(start), cell(exec), cell(stop));
     }
+    println!("* the tests' own API server, whose pods are native sandboxes on this machine");
     let native = subjects[0].start.median_ms().unwrap_or(f64::NAN);
     for (name, _, times) in &programs {
         if let Some(other) = times.median_ms() {
