@@ -6,6 +6,7 @@ mod bad;
 mod binding;
 mod cli;
 mod egress;
+mod kubernetes;
 mod preview;
 mod steps;
 

@@ -52,6 +52,8 @@ use crate::{
 use pod::Shape;
 use state::Found;
 
+/// How long what an exec has brought may take to be read, after its end.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 /// How long the readings of a pod may take.
 const READING_MAX: Duration = Duration::from_secs(2);
 
@@ -215,7 +217,7 @@ impl Inner {
         held: &mut Held,
         spec: &SandboxSpec,
         way: &Mutex<Option<SandboxError>>,
-    ) -> Result<(Link, AttachedProcess, Instant)> {
+    ) -> Result<(Link, Exec, Instant)> {
         let (id, shape, name) = (held.id.clone(), held.shape, held.name.clone());
         let plan = pod::Plan {
             config: &self.config,
@@ -229,20 +231,26 @@ impl Inner {
         let uid = self.create(&name, &plan, shape).await?;
         held.found = Some(Found::created(&name, &uid, &id));
         let pod = self.running(&id, &name, shape, way).await?;
+        *lock(way) = None; // what stood in the way does not any more
         let pod = pod.metadata.name.unwrap_or_default();
         let relay = if shape == Shape::Claim { self.pool_relay() } else { plan.relay() };
         let mut process = self.exec(&pod, relay).await?;
         let (Some(mut input), Some(output)) = (process.stdin(), process.stdout()) else {
             return Err(SandboxError::new(Code::BackendFailed, "an exec without streams"));
         };
+        let mut exec = Exec::new(process);
         // Before the init's own clock, which ends it: what ends later has reached its deadline.
         let deadline = Instant::now() + Duration::from_millis(spec.limits.lifetime_ms);
         let told = frame::write(&mut input, &owned::setup(&id, spec)).await;
         told.map_err(|error| {
             SandboxError::new(Code::BackendFailed, format!("the init does not listen: {error}"))
         })?;
-        let link = Link::open(output, input).await?;
-        Ok((link, process, deadline))
+        let link = tokio::select! {
+            biased; // a reason that the init gives is better than that the exec is over
+            link = Link::open(output, input) => link?,
+            text = &mut exec.over => return Err(SandboxError::new(Code::BackendFailed, text)),
+        };
+        Ok((link, exec, deadline))
     }
 
     /// Pods of a pool have the program in their own image.
@@ -252,10 +260,32 @@ impl Inner {
     }
 }
 
+/// The exec of the relay. Its streams do not end when its connection breaks; this tells.
+struct Exec {
+    _process: AttachedProcess,
+    /// Resolves when it is over, from whatever side, with how.
+    over: BoxFuture<'static, String>,
+}
+
+impl Exec {
+    fn new(mut process: AttachedProcess) -> Self {
+        let status = process.take_status();
+        let over = Box::pin(async move {
+            let status = match status {
+                Some(status) => status.await,
+                None => None,
+            };
+            let told = status.and_then(|status| status.message);
+            format!("the exec in the pod is over: {}", told.as_deref().unwrap_or("its connection broke"))
+        });
+        Self { _process: process, over }
+    }
+}
+
 /// A running pod, with the task that sees to its end.
-fn guarded(held: Held, link: Link, process: AttachedProcess, deadline: Instant) -> Launched {
+fn guarded(held: Held, link: Link, exec: Exec, deadline: Instant) -> Launched {
     let (stop, stopped) = oneshot::channel();
-    let guard = tokio::spawn(guard(held, link.clone(), process, deadline, stopped));
+    let guard = tokio::spawn(guard(held, link.clone(), exec, deadline, stopped));
     Launched { link: link.clone(), instance: Box::new(Running { link, _stop: stop, guard }) }
 }
 
@@ -263,13 +293,19 @@ fn guarded(held: Held, link: Link, process: AttachedProcess, deadline: Instant) 
 async fn guard(
     held: Held,
     link: Link,
-    process: AttachedProcess,
+    mut exec: Exec,
     deadline: Instant,
     stopped: oneshot::Receiver<()>,
 ) -> Result<End> {
     let by_itself = tokio::select! {
         biased;
         () = link.closed() => true,
+        text = &mut exec.over => {
+            tracing::debug!(text, sandbox = held.id.as_str());
+            // What it has brought is still to be read: the link ends with the last of it, if the connection was whole.
+            let _read = tokio::time::timeout(LAST_WORDS_MAX, link.closed()).await;
+            true
+        }
         _ = stopped => false,
     };
     let end = if Instant::now() >= deadline {
@@ -280,7 +316,7 @@ async fn guard(
         End::HostGone
     };
     link.close();
-    drop(process); // the relay ends, and with it the init: the node has nothing left to kill
+    drop(exec); // the relay ends, and with it the init: the node has nothing left to kill
     held.remove().await.map(|()| end)
 }
 

@@ -210,7 +210,7 @@ fn connections_break_in_each_phase(kind: Kind) {
                 }
                 Err(error) => {
                     assert!(lost, "{word} {cut:?}: {error}");
-                    assert!(matches!(error.code, Code::BackendFailed | Code::SandboxUnavailable), "{error}");
+                    assert!(matches!(error.code, Code::BackendFailed | Code::SandboxUnavailable), "{word} {cut:?}: {error}");
                 }
             }
             let (_, left) = cluster(&place).weather().faults[word];
