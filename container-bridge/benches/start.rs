@@ -7,7 +7,7 @@
 //! TLS, a watch, an exec), and nothing of a real cluster.
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
-#[allow(dead_code, reason = "the tests' own")]
+#[allow(dead_code, unused_imports, reason = "the tests' own")]
 #[path = "../tests/all/cluster/mod.rs"]
 mod cluster;
 #[allow(dead_code, reason = "the tests' own")]

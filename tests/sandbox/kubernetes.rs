@@ -1,6 +1,6 @@
 //! Sandboxes as pods, through the real binary, against the cluster of the bridge's tests, whose pods are native sandboxes.
 
-#[allow(dead_code, clippy::unwrap_used, reason = "of the bridge's tests, which use all of it")]
+#[allow(dead_code, unused_imports, clippy::unwrap_used, reason = "of the bridge's tests, which use all of it")]
 #[path = "../../container-bridge/tests/all/cluster/mod.rs"]
 mod cluster;
 

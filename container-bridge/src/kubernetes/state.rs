@@ -325,7 +325,7 @@ mod tests {
         #[test]
         fn the_living_keep_theirs(
             (starts_by, expires, now) in (0u64..2_000, 0u64..2_000, 0u64..4_000),
-            (phase, other, before, held) in (0..3, proptest::bool::ANY, proptest::bool::ANY, proptest::bool::ANY),
+            (phase, other, before, held) in (0usize..3, proptest::bool::ANY, proptest::bool::ANY, proptest::bool::ANY),
         ) {
             let phase = [Phase::Pending, Phase::Running, Phase::Over][phase];
             let (instance, incarnation) = (if other { "b" } else { "a" }, if before { "1" } else { "2" });
