@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run dev-setup test-setup build test hostile soak bench lint fmt clean
+.PHONY: help run dev-setup test-setup build test hostile soak fuzz bench lint fmt clean
 
 CARGO ?= cargo
 # Where `make run` listens; change it with `make run LISTEN=127.0.0.1:9000`.
@@ -36,6 +36,11 @@ hostile: test-setup ## Run the hostile suite alone and print its table (ROW=21 f
 
 soak: test-setup ## Run good and hostile tenants mixed, with hosts killed at random (MINUTES=60; ten seconds without)
 	$(if $(MINUTES),ATOLL_SOAK_MINUTES=$(MINUTES)) $(CARGO) test --release --locked --workspace --test main -- --nocapture soak::
+
+fuzz: dev-setup ## Fuzz a parser of outside bytes: TARGET=head SECONDS=60 (the list: fuzz/fuzz_targets); needs `cargo install cargo-fuzz`
+	@command -v cargo-fuzz >/dev/null || { echo "make fuzz needs cargo-fuzz:  cargo install cargo-fuzz" >&2; exit 1; }
+	cp Cargo.lock fuzz/Cargo.lock
+	cd fuzz && $(CARGO) fuzz run --fuzz-dir . --sanitizer none $(or $(TARGET),head) -- -max_total_time=$(or $(SECONDS),60) -rss_limit_mb=2048
 
 bench: test-setup ## Run the benches next to workerd; prints a table and writes JSON (BENCH="--quick" for a short one)
 	$(CARGO) bench --locked --workspace --bench side_by_side -- $(BENCH)

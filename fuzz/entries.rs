@@ -1,7 +1,7 @@
 //! What is fuzzed: every parser that meets bytes from outside, each as a function of bytes that must not panic.
 //!
 //! The targets (`fuzz_targets/`) call these with what the fuzzer makes up; `tests/fuzz` calls them with the corpus, in every
-//! `make test` and without a nightly compiler. To add one: a function, a line in [`ENTRIES`], a target, a folder in `corpus/`.
+//! `make test`. To add one: a function, a line in [`ENTRIES`], a target, a folder in `corpus/`.
 
 use atoll_bindings::egress::{HostPattern, PathPrefix, Policy, PrivateAllow};
 use atoll_bindings::seam::{ToGateway, ToHost};

@@ -17,6 +17,7 @@ mod modules;
 mod ops;
 mod platform;
 mod pool;
+mod priority;
 mod rejections;
 mod resident;
 mod rpc;
@@ -35,4 +36,5 @@ pub mod confine;
 pub mod embed;
 pub mod host;
 
+pub use priority::answer_soon;
 pub use resident::default_bytes_max;

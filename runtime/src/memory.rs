@@ -203,24 +203,33 @@ pub(crate) unsafe extern "C" fn sample(isolate: v8::UnsafeRawIsolatePtr, _nothin
     look(&mut isolate, &slot);
 }
 
-/// Notes what the isolate holds, and stops it if that is too much outside the heap: WebAssembly memories and the
-/// buffers of native code do not pass the allocator.
+/// Notes what the isolate holds, and stops it if that is too much outside the heap.
 pub(crate) fn look(isolate: &mut v8::Isolate, slot: &Slot) {
     slot.sampled_at.store(now_us(), Relaxed);
-    let mut statistics = isolate.get_heap_statistics();
-    let most = slot.external_max.load(Relaxed).saturating_add(EXTERNAL_SLACK_BYTES);
-    if statistics.external_memory() as u64 > most {
+    if !look_outside(isolate, slot) {
         // Much of it may be garbage.
         isolate.low_memory_notification();
-        statistics = isolate.get_heap_statistics();
-        if statistics.external_memory() as u64 > most {
+        if !look_outside(isolate, slot) {
             slot.stop(Verdict::External);
         }
     }
-    let external = statistics.external_memory() as u64;
-    slot.external_peak.fetch_max(external, Relaxed);
-    slot.memory
-        .store((statistics.used_heap_size() + statistics.malloced_memory()) as u64 + external, Relaxed);
+    let statistics = isolate.get_heap_statistics();
+    let inside = (statistics.used_heap_size() + statistics.malloced_memory()) as u64;
+    slot.memory.store(inside + outside_bytes(isolate), Relaxed);
+}
+
+/// Notes what the isolate holds outside its heap; false if that is more than it may. Cheap enough for every turn.
+pub(crate) fn look_outside(isolate: &mut v8::Isolate, slot: &Slot) -> bool {
+    let outside = outside_bytes(isolate);
+    slot.external_peak.fetch_max(outside, Relaxed);
+    outside <= slot.external_max.load(Relaxed).saturating_add(EXTERNAL_SLACK_BYTES)
+}
+
+/// What V8 holds for the isolate outside its heap, in bytes: array buffers, and what does not pass the allocator, which is
+/// WebAssembly memories and the buffers of native code. V8's statistics leave out WebAssembly memories; its count of
+/// external memory has them, with every growth, also of those that no JavaScript can reach.
+fn outside_bytes(isolate: &mut v8::Isolate) -> u64 {
+    u64::try_from(isolate.adjust_amount_of_external_allocated_memory(0)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use atoll_bindings::seam::{Condemned, InvocationId, LimitKind, Usage};
 
 use crate::helpers::{self, Helpers};
 use crate::message::{Inbox, IsolateMsg};
+use crate::priority::{LENGTHY_US, Slices};
 use crate::resident::Resident;
 
 /// How often the watchdog looks, in milliseconds.
@@ -79,6 +80,7 @@ pub(crate) struct Slot {
     handle: OnceLock<v8::IsolateHandle>,
     inbox: OnceLock<Inbox>,
     clock: libc::clockid_t,
+    slices: Slices,
     /// Threads that compute for this isolate: their time is its time.
     pub(crate) helpers: Helpers,
     /// 0 while outside JavaScript, else 1 + the host clock's time of entry.
@@ -153,6 +155,7 @@ impl Slot {
             handle: OnceLock::new(),
             inbox: OnceLock::new(),
             clock: helpers::own_clock(),
+            slices: Slices::of_this_thread(),
             helpers: Helpers::default(),
             entered: AtomicU64::new(0),
             entered_cpu: AtomicU64::new(0),
@@ -187,6 +190,9 @@ impl Slot {
 
     /// JavaScript begins, with this much CPU spent and left, on behalf of `root`.
     pub(crate) fn enter(&self, spent_us: u64, left_us: u64, root: InvocationId) {
+        if spent_us < LENGTHY_US {
+            self.slices.answer();
+        }
         let cpu = self.cpu_us();
         self.inside.store(root.0, Relaxed);
         self.entered_cpu.store(cpu, Relaxed);
@@ -257,9 +263,13 @@ impl Slot {
         }
         match self.verdict() {
             None => {
+                let cpu = self.cpu_us();
+                if cpu.saturating_sub(self.began_cpu.load(Relaxed)) > LENGTHY_US {
+                    self.slices.compute();
+                }
                 if now >= self.wall_deadline.load(Relaxed) {
                     self.stop(Verdict::Wall);
-                } else if self.cpu_us() >= self.cpu_deadline.load(Relaxed)
+                } else if cpu >= self.cpu_deadline.load(Relaxed)
                     // It may have left, and come back with a new budget, since we looked.
                     && self.entered.load(Acquire) == entered
                 {

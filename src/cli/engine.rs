@@ -245,7 +245,13 @@ fn run_host(endpoint: HostEndpoint) -> std::io::Result<()> {
     runtime()?.block_on(atoll_runtime::host::run(endpoint, HostConfig::default()))
 }
 
+/// The calling thread, and what it starts, is served before what computes.
+pub(crate) fn answer_soon() {
+    atoll_runtime::answer_soon();
+}
+
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    atoll_runtime::answer_soon();
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 

@@ -65,6 +65,7 @@ pub(crate) fn hosting(hosts: Hosts) -> Hosting {
 
 /// The event loop of the gateway.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+    super::engine::answer_soon();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("gateway")

@@ -81,9 +81,11 @@ async fn attacks_leave_no_isolate_no_thread_and_no_memory_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_that_no_limit_counts_ends_at_the_bound_of_the_host() {
+async fn memory_that_limits_allow_ends_at_the_bound_of_the_host() {
     let config = "isolate_host_memory_mib = 300".into();
-    let mut stage = Stage::open_with(Options { config, ..Options::default() }).await;
+    // Its own limit would come first.
+    let tenant = "limits = { external_mib = 1024 }".into();
+    let mut stage = Stage::open_with(Options { config, tenant, ..Options::default() }).await;
     let code = "const keep=[];for(;;){const m=new WebAssembly.Memory({initial:256});\
                 new Uint8Array(m.buffer).fill(1);keep.push(m)}";
     let answer = stage.atoll.execute(json!({ "code": code, "limits": { "cpuMs": 1_000 } })).await;

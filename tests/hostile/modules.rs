@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 const WASM_LOOP: &str = "AGFzbQEAAAABBAFgAAADAgEABwcBA3J1bgAACgkBBwADQAwACws=";
 /// A module with one export, `run`, that calls itself.
 const WASM_RECURSION: &str = "AGFzbQEAAAABBAFgAAADAgEABwcBA3J1bgAACgYBBAAQAAs=";
+/// A module whose export `grow` grows a memory that is not exported, by as many pages of 64 KiB as it is told.
+const WASM_GROW: &str = "AGFzbQEAAAABBgFgAX8BfwMCAQAFAwEAAQcIAQRncm93AAAKCAEGACAAQAAL";
 /// One byte more than the bound on a bundle's size, spread over this many modules.
 const LARGE_MODULES: usize = 66;
 /// A mebibyte.
@@ -47,6 +49,44 @@ pub(super) fn bundles() -> Vec<Bundle> {
             json!({
                 "main.js": answering("import loop from './loop.wasm';", "new WebAssembly.Instance(loop).exports.run()"),
                 "loop.wasm": { "wasm": WASM_LOOP },
+            }),
+        ),
+        bundle(
+            "24e",
+            "wasm memories that no JavaScript can reach",
+            &["limit_external"],
+            json!({
+                "main.js": answering(
+                    "import grow from './grow.wasm';",
+                    "const keep = []; for (;;) { const it = new WebAssembly.Instance(grow); keep.push(it); it.exports.grow(200) }",
+                ),
+                "grow.wasm": { "wasm": WASM_GROW },
+            }),
+        ),
+        bundle(
+            "24f",
+            "the same in many short turns",
+            &["limit_external"],
+            json!({
+                "main.js": answering(
+                    "import grow from './grow.wasm';",
+                    "const keep = []; for (;;) { const it = new WebAssembly.Instance(grow); keep.push(it); it.exports.grow(20); \
+                     await new Promise((done) => setTimeout(done)) }",
+                ),
+                "grow.wasm": { "wasm": WASM_GROW },
+            }),
+        ),
+        bundle(
+            "24g",
+            "wasm memories that are let go: not an attack",
+            &["done"],
+            json!({
+                "main.js": answering(
+                    "import grow from './grow.wasm';",
+                    "for (let i = 0; i < 60; i++) { new WebAssembly.Instance(grow).exports.grow(500); \
+                     if (i % 3 === 2) await new Promise((done) => setTimeout(done)) } return 'survived'",
+                ),
+                "grow.wasm": { "wasm": WASM_GROW },
             }),
         ),
         bundle(

@@ -227,7 +227,7 @@ pub(super) const MEMORY_ROWS: &[Row] = &[
     row(
         "24",
         "many wasm memories",
-        &["done", "limit_external", "limit_heap", "guest_error", "limit_cpu"],
+        &["limit_external", "done"],
         "const keep=[];try{for(;;)keep.push(new WebAssembly.Memory({initial:64}))}catch(e){keep.length=0;return 'survived'}",
     ),
     row(
@@ -239,7 +239,7 @@ pub(super) const MEMORY_ROWS: &[Row] = &[
     row(
         "24c",
         "wasm memories that are used",
-        &["limit_external", "limit_cpu"],
+        &["limit_external"],
         "const keep=[];for(;;){const m=new WebAssembly.Memory({initial:128});new Uint8Array(m.buffer).fill(1);keep.push(m)}",
     ),
     row(

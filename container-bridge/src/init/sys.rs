@@ -77,6 +77,23 @@ pub(super) fn execve(program: &CString, argv: &[CString], env: &[CString]) -> io
     io::Error::last_os_error()
 }
 
+/// Takes the system's usual share of a processor: the gateway asks for one that answers soon (`sched_setattr(2)`), and
+/// what runs in a sandbox computes. Without effect where there is no such thing.
+pub(super) fn usual_slices() {
+    let size = size_of::<libc::sched_attr>();
+    // JUSTIFICATION: no library of the tree has these calls.
+    // SAFETY: all fields are integers, for which zero is a value.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes at most `size` bytes to the local, and reads as many in the second call.
+    unsafe {
+        if libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) == 0 {
+            attributes.size = size as u32;
+            attributes.sched_runtime = 0;
+            libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0);
+        }
+    }
+}
+
 /// Blocks SIGCHLD and gives a descriptor that becomes readable when a child ends.
 pub(super) fn child_signals() -> io::Result<OwnedFd> {
     // JUSTIFICATION: waiting for children and for a socket in one poll needs a signal as a descriptor.

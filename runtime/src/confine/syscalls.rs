@@ -55,6 +55,9 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_getparam,
     libc::SYS_sched_getscheduler,
+    // How soon a thread is served: never sooner than a process without privileges may ask for.
+    libc::SYS_sched_getattr,
+    libc::SYS_sched_setattr,
     libc::SYS_exit,
     libc::SYS_exit_group,
     // Signals to itself: stack overflows and aborts.

@@ -3,49 +3,21 @@
 //! V8 asks for a module by (referrer, specifier); the answer is another module of the bundle, a builtin, or the
 //! error that Workers give. Nothing here can reach a file or a network.
 
+mod cjs;
+mod entry;
+mod hooks;
+
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use atoll_loader::Resolved;
-use atoll_loader::bundle::{Bundle, ModuleBody};
-use sourcemap::SourceMap;
+use atoll_loader::bundle::ModuleBody;
 
-/// A bundle as the host keeps it: with the code caches that its first run leaves for the next ones.
-pub(crate) struct Entry {
-    pub(crate) bundle: Arc<Bundle>,
-    caches: Vec<OnceLock<Vec<u8>>>,
-    wasm: Vec<OnceLock<v8::CompiledWasmModule>>,
-    /// Source maps, parsed when the first stack needs them; `None` where there is none or it cannot be read.
-    maps: Vec<OnceLock<Option<SourceMap>>>,
-}
-
-impl Entry {
-    pub(crate) fn new(bundle: Arc<Bundle>) -> Arc<Self> {
-        let count = bundle.modules().len();
-        Arc::new(Self {
-            bundle,
-            caches: std::iter::repeat_with(OnceLock::new).take(count).collect(),
-            wasm: std::iter::repeat_with(OnceLock::new).take(count).collect(),
-            maps: std::iter::repeat_with(OnceLock::new).take(count).collect(),
-        })
-    }
-
-    fn source_map(&self, index: usize) -> Option<&SourceMap> {
-        let parse = || {
-            let module = &self.bundle.modules()[index];
-            // The map may come from anyone: a parser that panics here would take the process.
-            std::panic::catch_unwind(|| match &module.source_map {
-                Some(json) => SourceMap::from_slice(json.as_bytes()).ok(),
-                None => inline_map(&module.body),
-            })
-            .ok()
-            .flatten()
-        };
-        self.maps[index].get_or_init(parse).as_ref()
-    }
-}
+pub(crate) use entry::Entry;
+use hooks::{evaluate_synthetic, import_dynamically, import_phase_dynamically, initialize_import_meta};
+use hooks::{resolve_callback, resolve_source_callback};
 
 /// What a synthetic module exports, by name.
 type Exports = Vec<(String, v8::Global<v8::Value>)>;
@@ -259,32 +231,6 @@ impl Modules {
         module
     }
 
-    /// Runs a CommonJS module, once, and gives its exports (also half-filled ones, in a cycle, as Node does).
-    fn require<'s>(
-        self: &Rc<Self>,
-        scope: &mut v8::PinScope<'s, '_>,
-        index: usize,
-    ) -> Option<v8::Local<'s, v8::Value>> {
-        let exports_key = string(scope, "exports")?;
-        if let Some(module) = self.required.borrow().get(&index) {
-            return v8::Local::new(scope, module).get(scope, exports_key.into());
-        }
-        let bundle = Arc::clone(&self.entry.bundle);
-        let ModuleBody::Cjs(code) = &bundle.modules()[index].body else { return self.value(scope, index) };
-        let name = &bundle.modules()[index].name;
-        let module = v8::Object::new(scope);
-        let exports = v8::Object::new(scope);
-        module.set(scope, exports_key.into(), exports.into())?;
-        self.required.borrow_mut().insert(index, v8::Global::new(scope, module));
-        let ran = run_cjs(scope, name, code, module, exports);
-        if ran.is_none() {
-            // As in Node: who requires it next runs it again, and gets the error again.
-            self.required.borrow_mut().remove(&index);
-        }
-        ran?;
-        module.get(scope, exports_key.into())
-    }
-
     /// A module of the runtime; throws if there is none of that name.
     fn builtin<'s>(
         &self,
@@ -393,17 +339,6 @@ impl Modules {
     }
 }
 
-/// The source map that a bundler left in the code's last lines as a `data:` URL.
-fn inline_map(body: &ModuleBody) -> Option<SourceMap> {
-    const MARK: &str = "//# sourceMappingURL=data:";
-    let (ModuleBody::Js(code) | ModuleBody::Cjs(code)) = body else { return None };
-    let at = code.rfind(MARK)? + MARK.len() - "data:".len();
-    match sourcemap::decode_data_url(code[at..].lines().next()?.trim()).ok()? {
-        sourcemap::DecodedMap::Regular(map) => Some(map),
-        _ => None,
-    }
-}
-
 /// A V8 string; `None` if it is longer than V8 can hold.
 pub(crate) fn string<'s>(scope: &v8::PinScope<'s, '_, ()>, text: &str) -> Option<v8::Local<'s, v8::String>> {
     if text.is_ascii() {
@@ -423,246 +358,4 @@ fn throw<T>(scope: &mut v8::PinScope, message: &str) -> Option<T> {
     let error = v8::Exception::error(scope, message);
     scope.throw_exception(error);
     None
-}
-
-/// `with { type: … }` must fit the module; without one anything goes, as in Workers.
-fn check_attributes(
-    scope: &mut v8::PinScope,
-    attributes: v8::Local<v8::FixedArray>,
-    stride: usize,
-) -> Option<()> {
-    for at in (0..attributes.length()).step_by(stride) {
-        let key = attributes.get(scope, at)?.try_cast::<v8::Value>().ok()?.to_rust_string_lossy(scope);
-        let value = attributes.get(scope, at + 1)?.try_cast::<v8::Value>().ok()?.to_rust_string_lossy(scope);
-        if key != "type" || !matches!(value.as_str(), "json" | "text" | "bytes") {
-            return throw(scope, &format!("Import attributes are not supported: {key}: {value}"));
-        }
-    }
-    Some(())
-}
-
-fn resolve_callback<'s>(
-    context: v8::Local<'s, v8::Context>,
-    specifier: v8::Local<'s, v8::String>,
-    attributes: v8::Local<'s, v8::FixedArray>,
-    referrer: v8::Local<'s, v8::Module>,
-) -> Option<v8::Local<'s, v8::Module>> {
-    // SAFETY: V8 calls this on the isolate's thread with a live context.
-    v8::callback_scope!(unsafe scope, context);
-    let modules = Modules::of(scope)?;
-    // Static attributes come as (key, value, source offset).
-    check_attributes(scope, attributes, 3)?;
-    let referrer = modules.name_of(scope, referrer)?;
-    let specifier = specifier.to_rust_string_lossy(scope);
-    modules.resolve(scope, &referrer, &specifier)
-}
-
-/// `import source x from "./x.wasm"`.
-fn resolve_source_callback<'s>(
-    context: v8::Local<'s, v8::Context>,
-    specifier: v8::Local<'s, v8::String>,
-    _attributes: v8::Local<'s, v8::FixedArray>,
-    referrer: v8::Local<'s, v8::Module>,
-) -> Option<v8::Local<'s, v8::Object>> {
-    // SAFETY: as in `resolve_callback`.
-    v8::callback_scope!(unsafe scope, context);
-    let modules = Modules::of(scope)?;
-    let referrer = modules.name_of(scope, referrer)?;
-    let specifier = specifier.to_rust_string_lossy(scope);
-    modules.source(scope, &referrer, &specifier)
-}
-
-fn evaluate_synthetic<'s>(
-    context: v8::Local<'s, v8::Context>,
-    module: v8::Local<'s, v8::Module>,
-) -> Option<v8::Local<'s, v8::Value>> {
-    // SAFETY: as in `resolve_callback`.
-    v8::callback_scope!(unsafe scope, context);
-    let modules = Modules::of(scope)?;
-    let position =
-        modules.exports.borrow().iter().position(|(each, _)| v8::Local::new(scope, each) == module)?;
-    let (_, exports) = modules.exports.borrow_mut().swap_remove(position);
-    for (name, value) in exports {
-        let name = string(scope, &name)?;
-        let value = v8::Local::new(scope, &value);
-        module.set_synthetic_module_export(scope, name, value)?;
-    }
-    let resolver = v8::PromiseResolver::new(scope)?;
-    let undefined = v8::undefined(scope).into();
-    resolver.resolve(scope, undefined)?;
-    Some(resolver.get_promise(scope).into())
-}
-
-/// Runs the code of a CommonJS module as a function of `exports`, `require` and `module`.
-fn run_cjs(
-    scope: &mut v8::PinScope,
-    name: &str,
-    code: &str,
-    module: v8::Local<v8::Object>,
-    exports: v8::Local<v8::Object>,
-) -> Option<()> {
-    let source = string(scope, code)?;
-    let origin = origin(scope, name, false)?;
-    let mut source = v8::script_compiler::Source::new(source, Some(&origin));
-    let parameters = [string(scope, "exports")?, string(scope, "require")?, string(scope, "module")?];
-    let function = v8::script_compiler::compile_function(
-        scope,
-        &mut source,
-        &parameters,
-        &[],
-        v8::script_compiler::CompileOptions::NoCompileOptions,
-        v8::script_compiler::NoCacheReason::NoReason,
-    )?;
-    let referrer = string(scope, name)?;
-    let require = v8::Function::builder(require_callback).data(referrer.into()).build(scope)?;
-    function.call(scope, exports.into(), &[exports.into(), require.into(), module.into()]).map(drop)
-}
-
-/// `require(specifier)` of a CommonJS module; the callback's data is the referrer's name.
-fn require_callback(
-    scope: &mut v8::PinScope,
-    args: v8::FunctionCallbackArguments,
-    mut result: v8::ReturnValue,
-) {
-    let Some(modules) = Modules::of(scope) else { return };
-    let referrer = args.data().to_rust_string_lossy(scope);
-    let specifier = args.get(0).to_rust_string_lossy(scope);
-    let bundle = Arc::clone(&modules.entry.bundle);
-    let value = match bundle.resolve(&referrer, &specifier) {
-        Ok(Resolved::Module(index)) => match &bundle.modules()[index].body {
-            ModuleBody::Js(_) => throw(
-                scope,
-                &format!("require() of the ES module \"{specifier}\" is not supported: import it."),
-            ),
-            _ => modules.require(scope, index),
-        },
-        Ok(Resolved::Builtin(name)) => require_builtin(&modules, scope, &referrer, name),
-        Err(error) => throw(scope, &error.to_string()),
-    };
-    if let Some(value) = value {
-        result.set(value);
-    }
-}
-
-/// As in Workers: the default export, or everything where there is none.
-fn require_builtin<'s>(
-    modules: &Modules,
-    scope: &mut v8::PinScope<'s, '_>,
-    referrer: &str,
-    name: &str,
-) -> Option<v8::Local<'s, v8::Value>> {
-    let exports = modules.builtin_exports(scope, referrer, name)?;
-    let key = string(scope, "default")?;
-    if exports.has_own_property(scope, key.into())? {
-        return exports.get(scope, key.into());
-    }
-    Some(exports.into())
-}
-
-fn import_dynamically<'s, 'i>(
-    scope: &mut v8::PinScope<'s, 'i>,
-    options: v8::Local<'s, v8::Data>,
-    referrer: v8::Local<'s, v8::Value>,
-    specifier: v8::Local<'s, v8::String>,
-    attributes: v8::Local<'s, v8::FixedArray>,
-) -> Option<v8::Local<'s, v8::Promise>> {
-    let phase = v8::ModuleImportPhase::kEvaluation;
-    import_phase_dynamically(scope, options, referrer, specifier, phase, attributes)
-}
-
-/// `import(…)` and `import.source(…)`.
-fn import_phase_dynamically<'s, 'i>(
-    scope: &mut v8::PinScope<'s, 'i>,
-    _options: v8::Local<'s, v8::Data>,
-    referrer: v8::Local<'s, v8::Value>,
-    specifier: v8::Local<'s, v8::String>,
-    phase: v8::ModuleImportPhase,
-    attributes: v8::Local<'s, v8::FixedArray>,
-) -> Option<v8::Local<'s, v8::Promise>> {
-    let resolver = v8::PromiseResolver::new(scope)?;
-    let promise = resolver.get_promise(scope);
-    v8::tc_scope!(let scope, scope);
-    let referrer = referrer.to_rust_string_lossy(scope);
-    let specifier = specifier.to_rust_string_lossy(scope);
-    let finished = match phase {
-        v8::ModuleImportPhase::kSource => Modules::of(scope)
-            .and_then(|modules| modules.source(scope, &referrer, &specifier))
-            .and_then(|source| resolver.resolve(scope, source.into())),
-        _ => import(scope, &referrer, &specifier, attributes)
-            .and_then(|module| finish_import(scope, module, resolver)),
-    };
-    if finished.is_none() {
-        // Terminated while importing: there is no exception to give.
-        let exception = scope.exception()?;
-        scope.reset();
-        resolver.reject(scope, exception)?;
-    }
-    Some(promise)
-}
-
-/// The module that an `import()` asks for, linked.
-fn import<'s>(
-    scope: &mut v8::PinScope<'s, '_>,
-    referrer: &str,
-    specifier: &str,
-    attributes: v8::Local<'s, v8::FixedArray>,
-) -> Option<v8::Local<'s, v8::Module>> {
-    let modules = Modules::of(scope)?;
-    check_attributes(scope, attributes, 2)?;
-    let module = modules.resolve(scope, referrer, specifier)?;
-    if module.get_status() == v8::ModuleStatus::Uninstantiated {
-        modules.link(scope, module)?;
-    }
-    Some(module)
-}
-
-/// Evaluates an imported module and settles the promise of its `import()`.
-///
-/// A module that imports one that is being evaluated right now (two that wait for each other) must let it come back
-/// first: V8 aborts the process if asked to evaluate it again in the middle.
-fn finish_import<'s>(
-    scope: &mut v8::PinScope<'s, '_>,
-    module: v8::Local<'s, v8::Module>,
-    resolver: v8::Local<'s, v8::PromiseResolver>,
-) -> Option<bool> {
-    if module.get_status() == v8::ModuleStatus::Evaluating {
-        let modules = Modules::of(scope)?;
-        let waiting = (v8::Global::new(scope, module), v8::Global::new(scope, resolver));
-        modules.waiting.borrow_mut().push_back(waiting);
-        let later = v8::Function::builder(finish_waiting_import).build(scope)?;
-        scope.enqueue_microtask(later);
-        return Some(true);
-    }
-    let evaluation = module.evaluate(scope)?.try_cast::<v8::Promise>().ok()?;
-    let namespace = module.get_module_namespace();
-    let fulfilled = v8::Function::builder(return_data).data(namespace).build(scope)?;
-    let then = evaluation.then(scope, fulfilled)?;
-    resolver.resolve(scope, then.into())
-}
-
-/// The microtask of an import that had to wait.
-fn finish_waiting_import(
-    scope: &mut v8::PinScope,
-    _args: v8::FunctionCallbackArguments,
-    _result: v8::ReturnValue,
-) {
-    let waiting = Modules::of(scope).and_then(|modules| modules.waiting.borrow_mut().pop_front());
-    if let Some((module, resolver)) = waiting {
-        let module = v8::Local::new(scope, module);
-        let resolver = v8::Local::new(scope, resolver);
-        // What it throws is in the evaluation's promise; only termination leaves nothing.
-        let _terminated = finish_import(scope, module, resolver);
-    }
-}
-
-fn return_data(_scope: &mut v8::PinScope, args: v8::FunctionCallbackArguments, mut result: v8::ReturnValue) {
-    result.set(args.data());
-}
-
-/// `import.meta` has what Workers give: nothing of the host.
-extern "C" fn initialize_import_meta(
-    _context: v8::Local<v8::Context>,
-    _module: v8::Local<v8::Module>,
-    _meta: v8::Local<v8::Object>,
-) {
 }
