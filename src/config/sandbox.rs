@@ -113,9 +113,17 @@ impl KubernetesOptions {
     fn check(&self) -> Result<(), ConfigError> {
         const AT: &str = "sandbox.kubernetes";
         ensure(self.program.starts_with('/'), AT, "has a program that is no absolute path")?;
-        ensure(self.context.is_none() || self.kubeconfig.is_some(), AT, "has a context without a kubeconfig")?;
+        ensure(
+            self.context.is_none() || self.kubeconfig.is_some(),
+            AT,
+            "has a context without a kubeconfig",
+        )?;
         let pool = self.warm_pool.is_none() || self.agent_image.is_none();
-        ensure(pool, AT, "has a warm_pool and an agent_image: pods of a pool have this program in their own image")
+        ensure(
+            pool,
+            AT,
+            "has a warm_pool and an agent_image: pods of a pool have this program in their own image",
+        )
     }
 }
 
@@ -248,7 +256,10 @@ mod tests {
         let parsed: SandboxConfig = toml::from_str(whole).expect(whole);
         assert_eq!(parsed.clone().checked().is_ok(), cfg!(feature = "kubernetes"));
         let options = parsed.kubernetes.expect("a table");
-        assert_eq!((options.program.as_str(), options.image_pull_policy), ("/usr/local/bin/atoll", PullPolicy::Never));
+        assert_eq!(
+            (options.program.as_str(), options.image_pull_policy),
+            ("/usr/local/bin/atoll", PullPolicy::Never)
+        );
         assert!(options.check().is_ok());
         let base = r#"namespace = "n", image = "i""#;
         for (text, good) in [
@@ -262,7 +273,9 @@ mod tests {
             let parsed: SandboxConfig = toml::from_str(&text).expect(&text);
             assert_eq!(parsed.kubernetes.expect("a table").check().is_ok(), good, "{text}");
         }
-        for text in ["namespace = \"n\"", "image = \"i\"", "namespace = \"n\", image = \"i\", host_network = true"] {
+        for text in
+            ["namespace = \"n\"", "image = \"i\"", "namespace = \"n\", image = \"i\", host_network = true"]
+        {
             let text = format!("kubernetes = {{ {text} }}");
             assert!(toml::from_str::<SandboxConfig>(&text).is_err(), "{text}");
         }

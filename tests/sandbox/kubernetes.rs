@@ -1,6 +1,11 @@
 //! Sandboxes as pods, through the real binary, against the cluster of the bridge's tests, whose pods are native sandboxes.
 
-#[allow(dead_code, unused_imports, clippy::unwrap_used, reason = "of the bridge's tests, which use all of it")]
+#[allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "of the bridge's tests, which use all of it"
+)]
 #[path = "../../container-bridge/tests/all/cluster/mod.rs"]
 mod cluster;
 
@@ -53,14 +58,20 @@ async fn a_cluster_makes_the_sandboxes() {
     let run = json!({ "command": "echo $((6 * 7)); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done" });
     let done = server.control("POST", "/v1/sandboxes/ann/exec", Some(run)).await;
     assert_eq!((done.status, json_of(&done)["stdout"].as_str()), (200, Some("42\n")), "{}", done.text());
-    let step = json!({ "language": "shell", "runtime": "auto", "user": "ann", "code": "cat /proc/self/status" });
+    let step =
+        json!({ "language": "shell", "runtime": "auto", "user": "ann", "code": "cat /proc/self/status" });
     let step = json_of(&server.control("POST", "/v1/execute", Some(step)).await);
     assert!(step["process"]["stdout"].to_string().contains("NoNewPrivs:\\t1"), "{step}");
 
     // What a cluster refuses, its tenants read with a code.
     cluster.weather().quota = Some(1);
     let full = server.control("PUT", "/v1/sandboxes/bob", None).await;
-    assert_eq!((full.status, json_of(&full)["code"].as_str()), (503, Some("CLUSTER_QUOTA_EXCEEDED")), "{}", full.text());
+    assert_eq!(
+        (full.status, json_of(&full)["code"].as_str()),
+        (503, Some("CLUSTER_QUOTA_EXCEEDED")),
+        "{}",
+        full.text()
+    );
     cluster.weather().quota = None;
     let forbidden = Cut::Refused(403, "User \"x\" cannot create resource \"sandboxes\"");
     cluster.weather().faults = [("POST sandboxes", (forbidden, 1))].into();

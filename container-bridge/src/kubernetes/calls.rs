@@ -1,4 +1,4 @@
-//! The cluster's API as this backend uses it: deny the network, create, wait, remove, find what nobody needs.
+//! The cluster's API as this backend uses it: create, wait, exec, remove, find what nobody needs.
 
 use std::{
     sync::Mutex,
@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use k8s_openapi::api::{core::v1::Pod, networking::v1::NetworkPolicy};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
     api::{
@@ -16,10 +16,8 @@ use kube::{
 };
 
 use super::{
-    Inner,
-    check::{self, Denial},
-    config::Wall,
-    failure::{Failure, call, explain},
+    Inner, check,
+    failure::{Failure, call},
     lock, now,
     pod::{CONTAINER, LABEL_ID, Plan, SELECTOR, Shape},
     state::{Found, Holder, Phase, Progress, obstacle, progress},
@@ -31,11 +29,11 @@ use crate::{
 };
 
 /// Time between two looks at something that is about to change.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// How long one watch lasts before what it told is looked at anew, in seconds.
 const WATCH_S: u32 = 10;
 /// How often a call whose answer was lost is repeated.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 impl Inner {
     pub(super) fn pods(&self) -> Api<Pod> {
@@ -55,42 +53,6 @@ impl Inner {
             Err(Failure { status: 404, .. }) => Ok(false),
             Err(failure) => Err(failure.error),
         }
-    }
-
-    /// Sees to it that no sandbox has a network, or says why that is not so.
-    pub(super) async fn wall(&self) -> Result<()> {
-        if self.config.wall == Wall::External {
-            return Ok(());
-        }
-        let stands = self.build_wall().await;
-        *lock(&self.walled) = stands.is_ok();
-        stands
-    }
-
-    async fn build_wall(&self) -> Result<()> {
-        let policies = Api::<NetworkPolicy>::namespaced(self.client.clone(), &self.config.namespace);
-        for _ in 0..TRIES {
-            let found = call("list the network policies", policies.list(&ListParams::default())).await?;
-            match check::denial(&found.items) {
-                Denial::Complete => return Ok(()),
-                Denial::Opened(name) => {
-                    let text = format!(
-                        "the network policy {name} lets traffic of sandboxes through: narrow its selector, or delete it"
-                    );
-                    return Err(SandboxError::new(Code::ClusterForbidden, text));
-                }
-                Denial::Absent => {
-                    let policy = check::policy()?;
-                    match call("deny the network", policies.create(&PostParams::default(), &policy)).await {
-                        Ok(_) | Err(Failure { status: 0, .. }) => {} // looked at again
-                        Err(Failure { status: 409, .. }) => tokio::time::sleep(LOOK).await, // another gateway's, hopefully
-                        Err(failure) => return Err(failure.error),
-                    }
-                }
-            }
-        }
-        let text = format!("the network policy {} is there and denies not everything: delete it", check::POLICY);
-        Err(SandboxError::new(Code::ClusterForbidden, text))
     }
 
     /// Creates the object; gives its uid. One that nobody needs any more is removed before, one that goes away waited
@@ -282,7 +244,7 @@ impl Inner {
         }
     }
 
-    /// A grace of 0 would take the object away before the node has ended the container.
+    /// With the least grace that waits for the node (see `pod.rs`).
     async fn delete<K>(&self, api: &Api<K>, name: &str, uid: &str) -> Result<(), Failure>
     where
         K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
@@ -367,28 +329,4 @@ fn look(pod: &Pod, way: &Mutex<Option<SandboxError>>) -> Result<Option<Pod>> {
     }
     let text = format!("the cluster made a pod without {}; nothing is let into it", lacking.join(", "));
     Err(SandboxError::new(Code::BackendFailed, text))
-}
-
-/// A client for the cluster.
-pub(super) async fn client(access: &super::Access) -> Result<kube::Client> {
-    use kube::config::{Config, KubeConfigOptions, Kubeconfig};
-
-    use super::{Access, failure::causes};
-    let failed = |error: &dyn std::error::Error| {
-        let text = format!(
-            "find the cluster: {}; name a kubeconfig, or run in the cluster under a service account",
-            causes(error)
-        );
-        SandboxError::new(Code::InvalidArgument, text)
-    };
-    let config = match access {
-        Access::Infer => Config::infer().await.map_err(|error| failed(&error))?,
-        Access::InCluster => Config::incluster().map_err(|error| failed(&error))?,
-        Access::File(path, context) => {
-            let file = Kubeconfig::read_from(path).map_err(|error| failed(&error))?;
-            let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
-            Config::from_custom_kubeconfig(file, &options).await.map_err(|error| failed(&error))?
-        }
-    };
-    kube::Client::try_from(config).map_err(|error| explain("reach the cluster", &error).error)
 }

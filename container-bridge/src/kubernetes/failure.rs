@@ -42,10 +42,9 @@ pub(super) async fn call<T>(
 pub(super) fn explain(what: &str, error: &Error) -> Failure {
     match error {
         Error::Api(status) => refusal(what, status),
-        Error::UpgradeConnection(error) => Failure {
-            status: 0,
-            error: SandboxError::new(Code::BackendFailed, format!("{what}: {error}")),
-        },
+        Error::UpgradeConnection(error) => {
+            Failure { status: 0, error: SandboxError::new(Code::BackendFailed, format!("{what}: {error}")) }
+        }
         // The connection: refused, cut, or not of the cluster that the configuration names.
         Error::HyperError(_) | Error::Service(_) | Error::ReadEvents(_) => Failure {
             status: 0,
@@ -132,7 +131,10 @@ mod tests {
             let failure = explain("create", &Error::Api(answer.boxed()));
             assert_eq!((failure.status, failure.error.code), (*status, *code), "{message}");
             let text = &failure.error.message;
-            assert!(text.contains(advice) && text.contains(message) && text.starts_with("create: "), "{text}");
+            assert!(
+                text.contains(advice) && text.contains(message) && text.starts_with("create: "),
+                "{text}"
+            );
         }
     }
 }

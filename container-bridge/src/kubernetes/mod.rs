@@ -20,13 +20,16 @@
 //! A network policy denies all traffic. It is made and looked after here, and without it nothing starts; that the
 //! cluster's network enforces policies cannot be seen from here.
 
+mod access;
 mod calls;
 mod check;
 mod config;
 mod failure;
+mod guard;
 mod instance;
 mod pod;
 mod state;
+mod wall;
 
 use std::{
     collections::HashSet,
@@ -35,27 +38,20 @@ use std::{
 };
 
 pub use config::{Access, KubernetesConfig, Pull, Toleration, UID_BASE, UIDS, Wall};
-use kube::{Client, api::AttachedProcess};
-use tokio::{sync::oneshot, task::JoinHandle};
+use kube::Client;
 
 use crate::{
-    backend::{Backend, BoxFuture, Instance, Launched, SandboxId, SandboxSpec},
-    cgroup::Reading,
+    backend::{Backend, BoxFuture, Launched, SandboxId, SandboxSpec},
     error::{Code, Result, SandboxError},
     frame,
     kit::Kit,
     link::Link,
-    native::End,
     owned,
-    protocol::{Answer, Disk, Op, Root},
+    protocol::{Disk, Root},
 };
+use guard::Exec;
 use pod::Shape;
 use state::Found;
-
-/// How long what an exec has brought may take to be read, after its end.
-const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
-/// How long the readings of a pod may take.
-const READING_MAX: Duration = Duration::from_secs(2);
 
 /// The backend for a cluster.
 #[derive(Clone)]
@@ -94,7 +90,7 @@ impl Kubernetes {
         config.check()?;
         let kit = Kit::of(&config.program)?;
         let instance = instance::Instance::take(&config.state_dir)?;
-        let client = calls::client(&config.access).await?;
+        let client = access::client(&config.access).await?;
         let walled = Mutex::new(config.wall == Wall::External);
         let (incarnation, held) = (SandboxId::random()?, Mutex::default());
         let shapes = vec![Shape::Pod];
@@ -104,7 +100,8 @@ impl Kubernetes {
         }
         if let Some(pool) = &inner.config.warm_pool {
             if !inner.serves(Shape::Claim).await? {
-                let text = format!("the warm pool {pool} needs the extensions of agent-sandbox in the cluster");
+                let text =
+                    format!("the warm pool {pool} needs the extensions of agent-sandbox in the cluster");
                 return Err(SandboxError::new(Code::Unsupported, text));
             }
             inner.shapes.push(Shape::Claim);
@@ -201,7 +198,7 @@ impl Inner {
             Err(lock(&way).take().unwrap_or_else(late))
         });
         match opened {
-            Ok((link, process, deadline)) => Ok(guarded(held, link, process, deadline)),
+            Ok((link, process, deadline)) => Ok(guard::guarded(held, link, process, deadline)),
             Err(error) => {
                 if let Err(error) = held.remove().await {
                     tracing::warn!(%error, "a sandbox that did not start was not removed from the cluster");
@@ -257,95 +254,5 @@ impl Inner {
     fn pool_relay(&self) -> Vec<String> {
         let relay = crate::init::relay::RELAY.to_owned();
         self.config.command.iter().cloned().chain([relay]).collect()
-    }
-}
-
-/// The exec of the relay. Its streams do not end when its connection breaks; this tells.
-struct Exec {
-    _process: AttachedProcess,
-    /// Resolves when it is over, from whatever side, with how.
-    over: BoxFuture<'static, String>,
-}
-
-impl Exec {
-    fn new(mut process: AttachedProcess) -> Self {
-        let status = process.take_status();
-        let over = Box::pin(async move {
-            let status = match status {
-                Some(status) => status.await,
-                None => None,
-            };
-            let told = status.and_then(|status| status.message);
-            format!("the exec in the pod is over: {}", told.as_deref().unwrap_or("its connection broke"))
-        });
-        Self { _process: process, over }
-    }
-}
-
-/// A running pod, with the task that sees to its end.
-fn guarded(held: Held, link: Link, exec: Exec, deadline: Instant) -> Launched {
-    let (stop, stopped) = oneshot::channel();
-    let guard = tokio::spawn(guard(held, link.clone(), exec, deadline, stopped));
-    Launched { link: link.clone(), instance: Box::new(Running { link, _stop: stop, guard }) }
-}
-
-/// Waits for the end, from whatever side, and removes what is left.
-async fn guard(
-    held: Held,
-    link: Link,
-    mut exec: Exec,
-    deadline: Instant,
-    stopped: oneshot::Receiver<()>,
-) -> Result<End> {
-    let by_itself = tokio::select! {
-        biased;
-        () = link.closed() => true,
-        text = &mut exec.over => {
-            tracing::debug!(text, sandbox = held.id.as_str());
-            // What it has brought is still to be read: the link ends with the last of it, if the connection was whole.
-            let _read = tokio::time::timeout(LAST_WORDS_MAX, link.closed()).await;
-            true
-        }
-        _ = stopped => false,
-    };
-    let end = if Instant::now() >= deadline {
-        End::Deadline
-    } else if by_itself {
-        held.inner.ended(held.id.as_str()).await.unwrap_or(End::HostGone)
-    } else {
-        End::HostGone
-    };
-    link.close();
-    drop(exec); // the relay ends, and with it the init: the node has nothing left to kill
-    held.remove().await.map(|()| end)
-}
-
-/// What [`Launched`] holds of it; dropping it tells the guard.
-struct Running {
-    link: Link,
-    _stop: oneshot::Sender<()>,
-    guard: JoinHandle<Result<End>>,
-}
-
-impl Instance for Running {
-    /// From inside: what a cluster measures is known to nobody at once.
-    fn reading(&self) -> BoxFuture<'_, Reading> {
-        Box::pin(async {
-            match tokio::time::timeout(READING_MAX, self.link.ask(Op::Usage)).await {
-                Ok(Ok(Answer::Usage(usage))) => usage.reading,
-                _ => Reading::default(),
-            }
-        })
-    }
-
-    fn stop(self: Box<Self>) -> BoxFuture<'static, Result<End>> {
-        Box::pin(async move {
-            let Running { link, _stop, guard } = *self;
-            drop(_stop);
-            drop(link);
-            guard.await.unwrap_or_else(|_| {
-                Err(SandboxError::new(Code::OperationInterrupted, "the removal was dropped"))
-            })
-        })
     }
 }

@@ -171,7 +171,8 @@ impl Plan<'_> {
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0,
+            // Not 0, which would take the object away before its node has ended the container.
+            "terminationGracePeriodSeconds": 1,
             "hostNetwork": false, "hostPID": false, "hostIPC": false, "shareProcessNamespace": false,
             "hostname": "sandbox",
             "dnsPolicy": "None",

@@ -57,7 +57,8 @@ pub(super) fn progress(pod: &Pod) -> Progress {
         let reason = waiting.reason.as_deref().unwrap_or_default();
         let said = waiting.message.as_deref().unwrap_or_default();
         let advice = if reason.contains("Image") { "; can the nodes get the image?" } else { "" };
-        let error = || failed(Code::BackendFailed, format!("the pod does not start: {reason}: {said}{advice}"));
+        let error =
+            || failed(Code::BackendFailed, format!("the pod does not start: {reason}: {said}{advice}"));
         if HOPELESS.contains(&reason) {
             return Progress::Over(error());
         }
@@ -87,9 +88,9 @@ fn is_unschedulable(why: &str) -> bool {
 /// How the containers ended, as far as that says more.
 fn last_words(pod: &Pod) -> String {
     let status = pod.status.as_ref();
-    let containers = status.iter().flat_map(|status| {
-        status.init_container_statuses.iter().chain(&status.container_statuses).flatten()
-    });
+    let containers = status
+        .iter()
+        .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses).flatten());
     let ended = containers.filter_map(|one| Some((one, one.state.as_ref()?.terminated.as_ref()?)));
     ended
         .filter(|(_, ended)| ended.exit_code != 0)
@@ -123,7 +124,10 @@ pub(super) fn obstacle(status: &serde_json::Value) -> Option<SandboxError> {
     let ready = conditions.iter().find(|one| one["type"] == "Ready" && one["status"] == "False")?;
     let said = ready["message"].as_str().filter(|said| !said.is_empty())?;
     let (code, advice) = if is_quota(said) {
-        (Code::ClusterQuotaExceeded, "; wait until other sandboxes have ended, or raise the namespace's ResourceQuota")
+        (
+            Code::ClusterQuotaExceeded,
+            "; wait until other sandboxes have ended, or raise the namespace's ResourceQuota",
+        )
     } else {
         (Code::SandboxUnavailable, "")
     };
@@ -202,7 +206,14 @@ impl Found {
     }
 
     /// Whose it is. `held`: whether this process holds it.
-    pub(super) fn holder(&self, instance: &str, incarnation: &str, held: bool, phase: Phase, now: Duration) -> Holder {
+    pub(super) fn holder(
+        &self,
+        instance: &str,
+        incarnation: &str,
+        held: bool,
+        phase: Phase,
+        now: Duration,
+    ) -> Holder {
         let passed = |at: Option<Duration>| at.is_none_or(|at| now > at + CLOCK_SLACK);
         if self.instance == instance {
             // An earlier process of this gateway is no more: its name is ours. What this process let go is left over.
@@ -262,7 +273,10 @@ mod tests {
             (json!({}), "waiting"),
             (json!({ "phase": "Pending" }), "waiting"),
             (json!({ "phase": "Running" }), "waiting"), // another container may run, ours does not yet
-            (json!({ "phase": "Running", "containerStatuses": container(json!({ "running": {} })) }), "running"),
+            (
+                json!({ "phase": "Running", "containerStatuses": container(json!({ "running": {} })) }),
+                "running",
+            ),
             (waiting("ContainerCreating"), "waiting"),
             (waiting("ErrImagePull"), "waiting: BACKEND_FAILED"),
             (waiting("ImagePullBackOff"), "over: BACKEND_FAILED"),
@@ -275,7 +289,8 @@ mod tests {
             assert_eq!(code(status.clone()), wanted, "{status}");
         }
         let ended = json!({ "terminated": { "exitCode": 11, "reason": "Error", "message": "SYSTEM: no" } });
-        let Progress::Over(error) = progress(&pod(json!({ "phase": "Failed", "containerStatuses": container(ended) })))
+        let Progress::Over(error) =
+            progress(&pod(json!({ "phase": "Failed", "containerStatuses": container(ended) })))
         else {
             panic!("it is over")
         };
@@ -293,7 +308,10 @@ mod tests {
         assert_eq!(ended(0, "Completed"), Some(End::HostGone));
         assert_eq!(ended(137, "OOMKilled"), Some(End::Killed));
         assert_eq!(ended(137, "Error"), Some(End::Killed));
-        assert_eq!(end(&pod(json!({ "phase": "Failed", "reason": "DeadlineExceeded" }))), Some(End::Deadline));
+        assert_eq!(
+            end(&pod(json!({ "phase": "Failed", "reason": "DeadlineExceeded" }))),
+            Some(End::Deadline)
+        );
         assert_eq!(end(&pod(json!({ "phase": "Running" }))), None);
     }
 

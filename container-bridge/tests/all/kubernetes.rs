@@ -5,7 +5,7 @@ use std::time::Duration;
 use atoll_container_bridge::{
     backend::{Backend, Launched, SandboxId, SandboxSpec},
     error::{Code, SandboxError},
-    init::relay::{LISTEN_WARM, RELAY},
+    init::relay::LISTEN_WARM,
     kubernetes::{Access, Kubernetes, KubernetesConfig, Toleration, Wall},
     limits::Limits,
     native::End,
@@ -54,8 +54,11 @@ fn the_pod_has_its_walls_and_labels(kind: Kind) {
         config.runtime_class = Some("gvisor".to_owned());
         config.pull_secret = Some("registry".to_owned());
         config.node_selector = [("pool".to_owned(), "sandboxes".to_owned())].into();
-        config.tolerations =
-            vec![Toleration { key: Some("sandboxes".to_owned()), effect: Some("NoSchedule".to_owned()), value: None }];
+        config.tolerations = vec![Toleration {
+            key: Some("sandboxes".to_owned()),
+            effect: Some("NoSchedule".to_owned()),
+            value: None,
+        }];
         let backend = Kubernetes::connect(config).await.unwrap();
         let owner = place.owner("acme", "ann@example.com");
         let spec = SandboxSpec { owner: Some(owner), ..SandboxSpec::default() };
@@ -72,7 +75,10 @@ fn the_pod_has_its_walls_and_labels(kind: Kind) {
             ("/spec/hostIPC", json!(false)),
             ("/spec/runtimeClassName", json!("gvisor")),
             ("/spec/nodeSelector/pool", json!("sandboxes")),
-            ("/spec/tolerations", json!([{ "operator": "Exists", "key": "sandboxes", "effect": "NoSchedule" }])),
+            (
+                "/spec/tolerations",
+                json!([{ "operator": "Exists", "key": "sandboxes", "effect": "NoSchedule" }]),
+            ),
             ("/spec/imagePullSecrets", json!([{ "name": "registry" }])),
             ("/spec/activeDeadlineSeconds", json!(631)),
             ("/spec/securityContext/runAsNonRoot", json!(true)),
@@ -92,14 +98,20 @@ fn the_pod_has_its_walls_and_labels(kind: Kind) {
             assert_eq!(pod.pointer(path).unwrap_or(&Value::Null), &wanted, "{path}");
         }
         assert_eq!(pod["spec"]["containers"].as_array().unwrap().len(), 1);
-        assert_eq!(pod["spec"]["containers"][0]["resources"]["requests"], pod["spec"]["containers"][0]["resources"]["limits"]);
+        assert_eq!(
+            pod["spec"]["containers"][0]["resources"]["requests"],
+            pod["spec"]["containers"][0]["resources"]["limits"]
+        );
         assert!(pod["spec"]["securityContext"]["runAsUser"].as_u64().unwrap() >= 1_000_000);
         let labels = pod["metadata"]["labels"].as_object().unwrap();
         for label in ["atoll.owner", "atoll.tenant", "atoll.user"] {
             assert_eq!(labels[label].as_str().unwrap().len(), 32, "a hash: {label}");
         }
         let everything = serde_json::to_string(&cluster(&place).objects("pods")).unwrap();
-        assert!(!everything.contains("acme") && !everything.contains("example.com"), "names of people are told");
+        assert!(
+            !everything.contains("acme") && !everything.contains("example.com"),
+            "names of people are told"
+        );
         let sandboxes = cluster(&place).objects("sandboxes");
         assert_eq!(sandboxes.len(), usize::from(kind == Kind::AgentSandbox));
         for sandbox in sandboxes {
@@ -162,9 +174,13 @@ fn a_reaper_removes_what_nobody_needs(kind: Kind) {
             cluster(&place).apply("pods", object(name, starts_by, expires, phase));
         }
         // Somebody else's pods have none of the labels.
-        cluster(&place).apply("pods", json!({ "metadata": { "name": "theirs", "uid": "t" }, "status": { "phase": "Failed" } }));
+        cluster(&place).apply(
+            "pods",
+            json!({ "metadata": { "name": "theirs", "uid": "t" }, "status": { "phase": "Failed" } }),
+        );
         assert_eq!(backend.reap().await.unwrap(), 4);
-        let left: Vec<String> = cluster(&place).objects("pods").iter().map(|pod| pod["metadata"]["name"].to_string()).collect();
+        let left: Vec<String> =
+            cluster(&place).objects("pods").iter().map(|pod| pod["metadata"]["name"].to_string()).collect();
         for (name, .., there) in rows {
             assert_eq!(left.contains(&format!("\"{name}\"")), there, "{name}: {left:?}");
         }
@@ -189,7 +205,12 @@ fn connections_break_in_each_phase(kind: Kind) {
         ];
         let of_kind = |pair: &[&'static str; 2]| pair[usize::from(kind == Kind::AgentSandbox)];
         for (word, cut, times) in words.iter().map(of_kind).flat_map(|word| {
-            [(word, Cut::Before, 2), (word, Cut::After, 1), (word, Cut::Amid, 1), (word, Cut::Refused(503, "busy"), 1)]
+            [
+                (word, Cut::Before, 2),
+                (word, Cut::After, 1),
+                (word, Cut::Amid, 1),
+                (word, Cut::Refused(503, "busy"), 1),
+            ]
         }) {
             cluster(&place).weather().faults = [(word, (cut.clone(), times))].into();
             // No node takes the pod at once, so that there is something to watch for.
@@ -210,7 +231,10 @@ fn connections_break_in_each_phase(kind: Kind) {
                 }
                 Err(error) => {
                     assert!(lost, "{word} {cut:?}: {error}");
-                    assert!(matches!(error.code, Code::BackendFailed | Code::SandboxUnavailable), "{word} {cut:?}: {error}");
+                    assert!(
+                        matches!(error.code, Code::BackendFailed | Code::SandboxUnavailable),
+                        "{word} {cut:?}: {error}"
+                    );
                 }
             }
             let (_, left) = cluster(&place).weather().faults[word];
@@ -236,7 +260,8 @@ fn refusals_are_told_with_what_to_do() {
                 place.assert_clean();
             };
             let create = if kind == Kind::Kubernetes { "POST pods" } else { "POST sandboxes" };
-            let forbidden = Cut::Refused(403, "is forbidden: User \"system:serviceaccount:a:b\" cannot create resource");
+            let forbidden =
+                Cut::Refused(403, "is forbidden: User \"system:serviceaccount:a:b\" cannot create resource");
             cluster(&place).weather().faults = [(create, (forbidden, 1))].into();
             refused(Code::ClusterForbidden, "role").await;
             let strict = Cut::Refused(403, "violates PodSecurity \"restricted:latest\"");
@@ -274,33 +299,50 @@ fn a_cluster_that_cannot_be_used_is_told_at_once() {
             assert_eq!(error.code, code, "{error}");
             assert!(error.message.contains(word), "{error}");
         };
-        let file = |path: &std::path::Path| KubernetesConfig { access: Access::File(path.to_owned(), None), ..config(&place) };
+        let file = |path: &std::path::Path| KubernetesConfig {
+            access: Access::File(path.to_owned(), None),
+            ..config(&place)
+        };
         refused(file(&dir.path().join("none")), Code::InvalidArgument, "find the cluster").await;
         std::fs::write(dir.path().join("bad"), "{").unwrap();
         refused(file(&dir.path().join("bad")), Code::InvalidArgument, "find the cluster").await;
-        refused(file(&cluster(&place).kubeconfig_of_a_stranger()), Code::ClusterForbidden, "credentials").await;
+        refused(file(&cluster(&place).kubeconfig_of_a_stranger()), Code::ClusterForbidden, "credentials")
+            .await;
         // Another cluster under that name: its certificate is not the one that is trusted.
         let other = Place::of(Kind::Kubernetes);
         let text = std::fs::read_to_string(other.kubeconfig()).unwrap();
-        let (own, theirs) = (place.kubeconfig().with_file_name("ca.pem"), other.kubeconfig().with_file_name("ca.pem"));
-        std::fs::write(dir.path().join("mixed"), text.replace(theirs.to_str().unwrap(), own.to_str().unwrap())).unwrap();
+        let (own, theirs) =
+            (place.kubeconfig().with_file_name("ca.pem"), other.kubeconfig().with_file_name("ca.pem"));
+        std::fs::write(
+            dir.path().join("mixed"),
+            text.replace(theirs.to_str().unwrap(), own.to_str().unwrap()),
+        )
+        .unwrap();
         refused(file(&dir.path().join("mixed")), Code::SandboxUnavailable, "certificate").await;
-        std::fs::write(dir.path().join("nobody"), text.replace("https://127.0.0.1:", "https://127.0.0.1:1#")).unwrap();
+        std::fs::write(dir.path().join("nobody"), text.replace("https://127.0.0.1:", "https://127.0.0.1:1#"))
+            .unwrap();
         refused(file(&dir.path().join("nobody")), Code::SandboxUnavailable, "").await;
         let context = Access::File(place.kubeconfig().to_owned(), Some("none".to_owned()));
-        refused(KubernetesConfig { access: context, ..config(&place) }, Code::InvalidArgument, "context").await;
+        refused(KubernetesConfig { access: context, ..config(&place) }, Code::InvalidArgument, "context")
+            .await;
         for namespace in ["", "A", "a/b", &"x".repeat(64)] {
             let bad = KubernetesConfig { namespace: namespace.to_owned(), ..config(&place) };
             refused(bad, Code::InvalidArgument, "namespace").await;
         }
-        refused(KubernetesConfig { image: String::new(), ..config(&place) }, Code::InvalidArgument, "image").await;
+        refused(KubernetesConfig { image: String::new(), ..config(&place) }, Code::InvalidArgument, "image")
+            .await;
         let pool = KubernetesConfig { warm_pool: Some("p".to_owned()), ..config(&place) };
         refused(pool, Code::Unsupported, "warm pool").await;
-        cluster(&place).weather().faults = [("LIST pods", (Cut::Refused(403, "cannot list resource"), 1))].into();
+        cluster(&place).weather().faults =
+            [("LIST pods", (Cut::Refused(403, "cannot list resource"), 1))].into();
         refused(config(&place), Code::ClusterForbidden, "role").await;
         // A namespace that is not there shows when something is to be made in it.
-        let nowhere = KubernetesConfig { namespace: "nowhere".to_owned(), wall: Wall::External, ..config(&place) };
-        let error = launch(&Kubernetes::connect(nowhere).await.unwrap(), &SandboxSpec::default()).await.err().unwrap();
+        let nowhere =
+            KubernetesConfig { namespace: "nowhere".to_owned(), wall: Wall::External, ..config(&place) };
+        let error = launch(&Kubernetes::connect(nowhere).await.unwrap(), &SandboxSpec::default())
+            .await
+            .err()
+            .unwrap();
         assert_eq!(error.code, Code::InvalidArgument, "{error}");
         place.assert_clean();
     });
@@ -347,13 +389,13 @@ fn nothing_is_let_into_a_pod_without_its_walls() {
         for (mutation, word) in [
             (json!({ "hostNetwork": true }), "hostNetwork"),
             (json!({ "automountServiceAccountToken": null }), "automountServiceAccountToken"),
-            (json!({ "securityContext": { "runAsNonRoot": null } , "initContainers": null }), "walls-or-none"),
+            (json!({ "securityContext": { "runAsNonRoot": null } , "initContainers": null }), ""),
             (json!({ "restartPolicy": "Always" }), "restartPolicy"),
             (json!({ "securityContext": { "seccompProfile": null } }), "seccompProfile"),
         ] {
             cluster(&place).weather().mutation = Some(mutation);
             let launched = launch(&backend, &SandboxSpec::default()).await;
-            if word == "walls-or-none" {
+            if word.is_empty() {
                 // The containers say it themselves: that wall stands.
                 launched.unwrap().instance.stop().await.unwrap();
             } else {
@@ -430,22 +472,29 @@ fn a_claimed_pod_of_a_warm_pool() {
             agent_image: None,
             ..config(&place)
         };
-        let backend = Kubernetes::connect(config).await.unwrap();
+        let backend = Kubernetes::connect(config.clone()).await.unwrap();
         let launched = launch(&backend, &SandboxSpec::default()).await.unwrap();
         assert_eq!((pool.free(), claims.objects("sandboxclaims").len()), (1, 1));
         let claim = &claims.objects("sandboxclaims")[0]["spec"];
-        assert_eq!((&claim["warmPoolRef"]["name"], &claim["lifecycle"]["shutdownPolicy"]), (&json!("warm"), &json!("Delete")));
+        assert_eq!(
+            (&claim["warmPoolRef"]["name"], &claim["lifecycle"]["shutdownPolicy"]),
+            (&json!("warm"), &json!("Delete"))
+        );
         says(&launched, "warm").await;
         launched.instance.stop().await.unwrap();
         assert!(claims.leftovers().is_empty(), "{:?}", claims.leftovers());
         // A pool whose template lacks a wall: nothing is let into its pods.
         let mut open = spec.clone();
         open["hostNetwork"] = json!(true);
-        let _open = claims.pool("warm", 0, &open);
-        claims.weather().mutation = Some(json!({ "hostNetwork": true }));
-        let _more = claims.pool("later", 1, &spec);
-        assert_eq!(spec["containers"][0]["command"][1], LISTEN_WARM);
-        assert_ne!(LISTEN_WARM, RELAY);
+        let pool = claims.pool("open", 1, &open);
+        while pool.free() < 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let open = KubernetesConfig { warm_pool: Some("open".to_owned()), ..config };
+        let backend = Kubernetes::connect(open).await.unwrap();
+        let error = launch(&backend, &SandboxSpec::default()).await.err().unwrap();
+        assert!(error.message.contains("hostNetwork"), "{error}");
+        assert!(claims.leftovers().is_empty(), "{:?}", claims.leftovers());
         drop(claims);
         place.assert_clean();
     });

@@ -62,7 +62,17 @@ impl Pod {
         std::fs::set_permissions(kit.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         let image = busybox(kind).await;
         let mut install = engine(kind);
-        install.args(["run", "--rm", "--network", "none", "--user", USER, "--cap-drop", "ALL", "--read-only"]);
+        install.args([
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--user",
+            USER,
+            "--cap-drop",
+            "ALL",
+            "--read-only",
+        ]);
         install.args(["-v", &format!("{}:/.atoll", kit.path().display())]);
         // This machine's files for an image with a C library.
         for dir in ["/usr", "/lib", "/lib64"].iter().filter(|dir| Path::new(dir).exists()) {
@@ -144,7 +154,10 @@ fn the_relay_is_the_lifeline(kind: Kind) {
         let (relay, link) = pod.relay(HANG).await;
         let sandbox = Sandbox::new(link.clone());
         sandbox.write("f", b"kept\n").await.unwrap();
-        let done = sandbox.run(ExecSpec::shell("busybox cat f; echo $FROM; busybox id -u; busybox ls /usr 2>&1")).await.unwrap();
+        let done = sandbox
+            .run(ExecSpec::shell("busybox cat f; echo $FROM; busybox id -u; busybox ls /usr 2>&1"))
+            .await
+            .unwrap();
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         assert!(text.starts_with("kept\npod\n1234567\n") && text.contains("No such"), "no C library: {text}");
         // The relay carries on while everything else stands still for a snapshot.
@@ -176,7 +189,8 @@ fn the_relay_is_the_lifeline(kind: Kind) {
 fn the_end_of_the_input_and_the_deadline_end_a_pod(kind: Kind) {
     block(async {
         let place = Place::of(kind);
-        for (listen, lifetime, code) in [(LISTEN_WARM, HANG, "0"), (LISTEN, Duration::from_millis(800), "10")] {
+        for (listen, lifetime, code) in [(LISTEN_WARM, HANG, "0"), (LISTEN, Duration::from_millis(800), "10")]
+        {
             let pod = Pod::start(&place, listen).await;
             let (_relay, link) = pod.relay(lifetime).await;
             if lifetime == HANG {

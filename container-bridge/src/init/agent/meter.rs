@@ -50,7 +50,8 @@ pub(super) fn usage(meter: &Meter) -> Result<InsideUsage> {
     let reading = Cgroup::own().map_or_else(
         || {
             let living_us = ticks.saturating_mul(1_000_000) / clock_ticks_per_second().max(1);
-            let cpu_us = meter.ended_cpu_ms.load(Ordering::Relaxed).saturating_mul(1000).saturating_add(living_us);
+            let cpu_us =
+                meter.ended_cpu_ms.load(Ordering::Relaxed).saturating_mul(1000).saturating_add(living_us);
             Reading { cpu_us, memory_bytes, memory_bytes_peak: memory_bytes, oom_kills: 0 }
         },
         |own| own.read(),

@@ -29,9 +29,11 @@ fn lost(from: &Value, to: &Value, path: &str) -> Option<String> {
                 None => Some(path),
             }
         }),
-        (Value::Array(from), Value::Array(to)) => {
-            from.iter().zip(to).enumerate().find_map(|(index, (a, b))| lost(a, b, &format!("{path}[{index}]")))
-        }
+        (Value::Array(from), Value::Array(to)) => from
+            .iter()
+            .zip(to)
+            .enumerate()
+            .find_map(|(index, (a, b))| lost(a, b, &format!("{path}[{index}]"))),
         _ => (from != to).then(|| path.to_owned()),
     }
 }
@@ -48,14 +50,27 @@ fn validated(resource: &str, object: &Value) -> Result<(), Refusal> {
         "pods" => known::<Pod>(object),
         "networkpolicies" => known::<NetworkPolicy>(object),
         "sandboxes" => {
-            fields(spec, &["podTemplate", "volumeClaimTemplates", "service", "shutdownTime", "shutdownPolicy", "operatingMode"])?;
+            fields(
+                spec,
+                &[
+                    "podTemplate",
+                    "volumeClaimTemplates",
+                    "service",
+                    "shutdownTime",
+                    "shutdownPolicy",
+                    "operatingMode",
+                ],
+            )?;
             fields(&spec["podTemplate"], &["spec", "metadata"])?;
             known::<Pod>(&json!({ "metadata": {}, "spec": spec["podTemplate"]["spec"] }))
         }
         "sandboxclaims" => {
             fields(spec, &["warmPoolRef", "lifecycle", "additionalPodMetadata", "safeToEvict", "env"])?;
             fields(&spec["lifecycle"], &["shutdownTime", "ttlSecondsAfterFinished", "shutdownPolicy"])?;
-            spec["warmPoolRef"]["name"].as_str().map(drop).ok_or((422, "invalid: warmPoolRef.name".to_owned()))
+            spec["warmPoolRef"]["name"]
+                .as_str()
+                .map(drop)
+                .ok_or((422, "invalid: warmPoolRef.name".to_owned()))
         }
         _ => Err((404, "the server could not find the requested resource".to_owned())),
     }
@@ -100,7 +115,12 @@ impl Shared {
     }
 
     /// Pods go when their node has ended them; everything else goes at once, and its pods after it.
-    pub(super) fn delete(self: &Arc<Self>, resource: &str, name: &str, uid: Option<&str>) -> Result<Value, Refusal> {
+    pub(super) fn delete(
+        self: &Arc<Self>,
+        resource: &str,
+        name: &str,
+        uid: Option<&str>,
+    ) -> Result<Value, Refusal> {
         let found = lock(&self.state).get(resource, name);
         let object = found.ok_or_else(|| (404, format!("{resource} \"{name}\" not found")))?;
         if uid.is_some_and(|uid| object["metadata"]["uid"] != uid) {

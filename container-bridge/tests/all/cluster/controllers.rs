@@ -39,7 +39,9 @@ impl Shared {
                     "metadata": { "name": name, "labels": template["metadata"]["labels"], "ownerReferences": owner(&object) } });
                 let condition = match self.create("pods", pod) {
                     Ok(_) => json!({ "type": "Ready", "status": "True" }),
-                    Err((_, message)) => json!({ "type": "Ready", "status": "False", "reason": "ReconcilerError", "message": message }),
+                    Err((_, message)) => {
+                        json!({ "type": "Ready", "status": "False", "reason": "ReconcilerError", "message": message })
+                    }
                 };
                 self.change("sandboxes", &name, &object["metadata"]["uid"], |sandbox| {
                     sandbox["status"] = json!({ "conditions": [condition] });
@@ -69,7 +71,10 @@ impl Shared {
             if let (false, Some(pod)) = (given, pods.iter().find(free)) {
                 let pod_name = pod["metadata"]["name"].as_str().unwrap();
                 given = self.change("pods", pod_name, &pod["metadata"]["uid"], |pod| {
-                    merge(&mut pod["metadata"], &json!({ "labels": spec["additionalPodMetadata"]["labels"] }));
+                    merge(
+                        &mut pod["metadata"],
+                        &json!({ "labels": spec["additionalPodMetadata"]["labels"] }),
+                    );
                     pod["metadata"]["ownerReferences"] = owner(&object);
                 });
                 self.change("sandboxclaims", &name, uid, |claim| {

@@ -39,7 +39,8 @@ pub(super) enum Cut {
 impl Shared {
     pub(super) fn exec(self: &Arc<Self>, asked: &Asked, mut request: Request<Incoming>, cut: Cut) -> Answer {
         let header = |name: &str| request.headers().get(name)?.to_str().ok().map(str::to_owned);
-        let (Some(key), Some(offered)) = (header("sec-websocket-key"), header("sec-websocket-protocol")) else {
+        let (Some(key), Some(offered)) = (header("sec-websocket-key"), header("sec-websocket-protocol"))
+        else {
             return Ok(refused(400, "you must specify an upgrade"));
         };
         let old = lock(&self.weather).old_exec;
@@ -51,10 +52,11 @@ impl Shared {
         if command.last().is_none_or(|(_, word)| word != RELAY) {
             return Ok(refused(500, "command not found"));
         }
-        let taken = lock(&self.waiting).get_mut(asked.name.as_deref().unwrap_or_default()).and_then(|waiting| {
-            let (setup, stream) = waiting.init.take()?;
-            Some((setup, stream, Arc::clone(&waiting.over)))
-        });
+        let taken =
+            lock(&self.waiting).get_mut(asked.name.as_deref().unwrap_or_default()).and_then(|waiting| {
+                let (setup, stream) = waiting.init.take()?;
+                Some((setup, stream, Arc::clone(&waiting.over)))
+            });
         let Some((setup, stream, over)) = taken else {
             return Ok(refused(500, "container not found"));
         };
@@ -63,7 +65,8 @@ impl Shared {
             if let Ok(upgraded) = upgrade.await
                 && cut == Cut::Never
             {
-                let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+                let socket =
+                    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
                 carry(socket, setup, stream).await;
             }
             over.notify_one();

@@ -128,7 +128,8 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(dir.path().join("ca.pem"), made.cert.pem()).unwrap();
-        let key = tokio_rustls::rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let key = tokio_rustls::rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der())
+            .unwrap();
         let tls = tokio_rustls::rustls::ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(vec![made.cert.der().clone()], key)
@@ -186,7 +187,9 @@ impl Cluster {
             let all = self.objects(resource);
             all.iter()
                 .filter(ours)
-                .map(|object| format!("{resource}/{}: {}", object["metadata"]["name"], object["status"]["phase"]))
+                .map(|object| {
+                    format!("{resource}/{}: {}", object["metadata"]["name"], object["status"]["phase"])
+                })
                 .collect::<Vec<_>>()
         };
         [of("pods"), of("sandboxes"), of("sandboxclaims")].concat()
@@ -214,7 +217,11 @@ fn kubeconfig_of(address: SocketAddr, ca: &std::path::Path, token: &str) -> Stri
     .to_string()
 }
 
-async fn listen(listener: std::net::TcpListener, tls: tokio_rustls::rustls::ServerConfig, shared: Arc<Shared>) {
+async fn listen(
+    listener: std::net::TcpListener,
+    tls: tokio_rustls::rustls::ServerConfig,
+    shared: Arc<Shared>,
+) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     loop {
@@ -362,25 +369,36 @@ impl Shared {
         };
         let resource = json!({ "name": name, "singularName": kind.to_lowercase(), "namespaced": true, "kind": kind,
                                "verbs": ["create", "delete", "get", "list", "watch"] });
-        full(200, &json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{group}/v1beta1"),
-                           "resources": [resource] }))
+        full(
+            200,
+            &json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{group}/v1beta1"),
+                           "resources": [resource] }),
+        )
     }
 
     async fn answer(self: Arc<Self>, asked: Asked, mut request: Request<Incoming>) -> Answer {
         let resource = asked.resource.clone();
         let selector = asked.get("labelSelector").unwrap_or_default().to_owned();
         match (request.method().clone(), asked.name.clone()) {
-            (Method::GET | Method::POST, Some(_)) if asked.exec => self.exec(&asked, request, exec::Cut::Never),
+            (Method::GET | Method::POST, Some(_)) if asked.exec => {
+                self.exec(&asked, request, exec::Cut::Never)
+            }
             (Method::GET, None) if asked.get("watch") == Some("true") => {
                 let version = asked.get("resourceVersion").and_then(|version| version.parse().ok());
                 Ok(self.watch(resource, version.unwrap_or(0), selector))
             }
             (Method::GET, None) => {
                 let state = lock(&self.state);
-                let items: Vec<Value> =
-                    state.all(&resource).into_iter().filter(|object| store::matches(object, &selector)).collect();
+                let items: Vec<Value> = state
+                    .all(&resource)
+                    .into_iter()
+                    .filter(|object| store::matches(object, &selector))
+                    .collect();
                 let metadata = json!({ "resourceVersion": state.version().to_string() });
-                Ok(full(200, &json!({ "kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items })))
+                Ok(full(
+                    200,
+                    &json!({ "kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items }),
+                ))
             }
             (Method::POST, None) => {
                 let body = request.body_mut().collect().await.map_err(io::Error::other)?.to_bytes();
@@ -414,8 +432,14 @@ impl Shared {
                 while !over {
                     let next = lock(&shared.state).after(seen, &resource, &selector);
                     let (version, line, over) = match next {
-                        Err(()) => (seen, json!({ "type": "ERROR", "object": failure(410, "too old resource version") }), true),
-                        Ok(Some((version, kind, object))) => (version, json!({ "type": kind, "object": object }), false),
+                        Err(()) => (
+                            seen,
+                            json!({ "type": "ERROR", "object": failure(410, "too old resource version") }),
+                            true,
+                        ),
+                        Ok(Some((version, kind, object))) => {
+                            (version, json!({ "type": kind, "object": object }), false)
+                        }
                         Ok(None) => {
                             changed.changed().await.ok()?;
                             continue;
@@ -440,7 +464,8 @@ impl Shared {
     fn change(&self, resource: &str, name: &str, uid: &Value, change: impl FnOnce(&mut Value)) -> bool {
         let version = {
             let mut state = lock(&self.state);
-            let Some(mut object) = state.get(resource, name).filter(|found| found["metadata"]["uid"] == *uid) else {
+            let Some(mut object) = state.get(resource, name).filter(|found| found["metadata"]["uid"] == *uid)
+            else {
                 return false;
             };
             change(&mut object);

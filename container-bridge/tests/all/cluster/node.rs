@@ -101,11 +101,16 @@ impl Shared {
         let id = SandboxId::random().unwrap();
         let (setup, stream, instance) = self.native.prepare(&id, &wanted).await.unwrap();
         let (over, kill) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let waiting =
-            Waiting { uid: uid.clone(), init: Some((setup, stream)), over: Arc::clone(&over), kill: Arc::clone(&kill) };
+        let waiting = Waiting {
+            uid: uid.clone(),
+            init: Some((setup, stream)),
+            over: Arc::clone(&over),
+            kill: Arc::clone(&kill),
+        };
         lock(&self.waiting).insert(name.clone(), waiting);
         let alive = self.tell(&name, uid, status(container, "Running", &json!({ "running": {} })));
-        let reason = if alive { self.attend(&name, spec, &over, &kill, command == LISTEN_WARM).await } else { None };
+        let reason =
+            if alive { self.attend(&name, spec, &over, &kill, command == LISTEN_WARM).await } else { None };
         lock(&self.waiting).remove(&name);
         let code = match instance.stop().await.unwrap_or(End::Killed) {
             End::HostGone => 0,

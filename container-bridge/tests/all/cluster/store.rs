@@ -64,9 +64,10 @@ impl State {
         if seen < self.compacted {
             return Err(());
         }
-        let next = self.events.iter().find(|(version, of, _, object)| {
-            *version > seen && of == resource && matches(object, selector)
-        });
+        let next = self
+            .events
+            .iter()
+            .find(|(version, of, _, object)| *version > seen && of == resource && matches(object, selector));
         Ok(next.map(|(version, _, kind, object)| (*version, *kind, object.clone())))
     }
 }
