@@ -64,15 +64,6 @@ async fn a_cluster_makes_the_sandboxes() {
     assert!(step["process"]["stdout"].to_string().contains("NoNewPrivs:\\t1"), "{step}");
 
     // What a cluster refuses, its tenants read with a code.
-    cluster.weather().quota = Some(1);
-    let full = server.control("PUT", "/v1/sandboxes/bob", None).await;
-    assert_eq!(
-        (full.status, json_of(&full)["code"].as_str()),
-        (503, Some("CLUSTER_QUOTA_EXCEEDED")),
-        "{}",
-        full.text()
-    );
-    cluster.weather().quota = None;
     let forbidden = Cut::Refused(403, "User \"x\" cannot create resource \"sandboxes\"");
     cluster.weather().faults = [("POST sandboxes", (forbidden, 1))].into();
     let refused = server.control("PUT", "/v1/sandboxes/bob", None).await;
@@ -98,6 +89,18 @@ async fn without_its_denial_of_the_network_the_server_says_so_and_makes_no_sandb
     let refused = server.control("PUT", "/v1/sandboxes/ann", None).await;
     assert_eq!((refused.status, json_of(&refused)["code"].as_str()), (502, Some("CLUSTER_FORBIDDEN")));
     assert!(cluster.objects("pods").is_empty());
+    // As soon as it may deny it, it goes on: to the next refusal, here.
+    cluster.weather().faults.clear();
+    cluster.weather().quota = Some(0);
+    let full = server.control("PUT", "/v1/sandboxes/bob", None).await;
+    assert_eq!(
+        (full.status, json_of(&full)["code"].as_str()),
+        (503, Some("CLUSTER_QUOTA_EXCEEDED")),
+        "{}",
+        full.text()
+    );
+    let ready = json_of(&server.control("GET", "/readyz", None).await);
+    assert_eq!(ready["sandboxes"]["missing"], json!([]));
 }
 
 #[test]

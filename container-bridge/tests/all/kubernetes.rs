@@ -141,9 +141,8 @@ fn gateways_share_a_cluster(kind: Kind) {
         says(&first, "alive").await;
         // Dropped rather than stopped: the next one waits until the name is free.
         drop(first);
-        let second = launch(&theirs, &spec).await.unwrap();
-        second.instance.stop().await.unwrap();
         launch(&ours, &spec).await.unwrap().instance.stop().await.unwrap();
+        launch(&theirs, &spec).await.unwrap().instance.stop().await.unwrap();
         place.assert_clean();
     });
 }
