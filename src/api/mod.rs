@@ -74,6 +74,10 @@ enum Action {
     Issuer,
     ListKv,
     DeleteKv,
+    KvKeys,
+    GetKv,
+    PutKv,
+    RemoveKv,
     Audit,
 }
 
@@ -85,6 +89,8 @@ impl Action {
             Self::DeleteWorker => Some("delete"),
             Self::Rollback => Some("rollback"),
             Self::DeleteKv => Some("delete_kv"),
+            Self::PutKv => Some("put_kv_value"),
+            Self::RemoveKv => Some("delete_kv_value"),
             Self::PutSecret => Some("put_secret"),
             Self::DeleteSecret => Some("delete_secret"),
             Self::PutProxy => Some("put_proxy"),
@@ -169,6 +175,11 @@ const TABLE: &[Entry] = &[
     ("GET", "/.well-known/openid-configuration", Action::Issuer, None),
     ("GET", "/v1/kv", Action::ListKv, Some(Scope::Read)),
     ("DELETE", "/v1/kv/{name}", Action::DeleteKv, Some(Scope::Deploy)),
+    // What a worker's data is, only those may see who may deploy a worker that reads it.
+    ("GET", "/v1/kv/{name}/keys", Action::KvKeys, Some(Scope::Deploy)),
+    ("GET", "/v1/kv/{name}/values/{key}", Action::GetKv, Some(Scope::Deploy)),
+    ("PUT", "/v1/kv/{name}/values/{key}", Action::PutKv, Some(Scope::Deploy)),
+    ("DELETE", "/v1/kv/{name}/values/{key}", Action::RemoveKv, Some(Scope::Deploy)),
     ("GET", "/v1/audit", Action::Audit, Some(Scope::Audit)),
 ];
 
@@ -256,6 +267,13 @@ pub(crate) async fn answer(
         Action::Audit => return audit::get(gateway, tenant, request.uri().query()).await,
         Action::ListKv => return kv::list(gateway, tenant).await,
         Action::DeleteKv => return kv::delete(gateway, tenant, name.unwrap_or_default()).await,
+        Action::KvKeys => {
+            return kv::keys(gateway, tenant, name.unwrap_or_default(), request.uri().query()).await;
+        }
+        Action::GetKv | Action::PutKv | Action::RemoveKv => {
+            let (Some(name), Some(&key)) = (name, names.get(1)) else { return Err(bad_name(action)) };
+            return kv::value(gateway, tenant, (name, key), request).await;
+        }
         Action::Execute => return execute::post(gateway, tenant, request).await,
         Action::ListWorkers => return workers::list(gateway, tenant).await,
         Action::ListSecrets => return Ok(secrets::list(gateway, &caller)),

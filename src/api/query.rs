@@ -26,10 +26,15 @@ impl Query {
         Ok(Self(found))
     }
 
+    /// A parameter, if it is there.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     /// A parameter that must be there.
     pub(super) fn need(&self, name: &str) -> Result<&str, Problem> {
         let missing = || Problem::bad_request(format!("The query parameter {name:?} is missing."));
-        self.0.get(name).map(String::as_str).ok_or_else(missing)
+        self.get(name).ok_or_else(missing)
     }
 
     /// A JSON value as it stands (numbers, `true`, objects); `None` if it is not there.

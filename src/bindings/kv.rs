@@ -40,7 +40,7 @@ use crate::kv::{
 use query::Query;
 
 /// Where metadata travels, as JSON text.
-const METADATA: HeaderName = HeaderName::from_static("cf-kv-metadata");
+pub(crate) const METADATA: HeaderName = HeaderName::from_static("cf-kv-metadata");
 /// Where the time of expiry travels, in seconds since the Unix epoch.
 const EXPIRATION: HeaderName = HeaderName::from_static("cf-expiration");
 /// Least time from now to an expiry, in seconds.
@@ -110,7 +110,7 @@ impl Channel for Store {
             }
             telling.leads_to("kv");
             let request = request.map(|body| telling.sending(body));
-            let response = match store.answer(request).await {
+            let response = match answer(&store.namespace, request).await {
                 Ok(response) => response,
                 Err(Refused::Status(status, reason)) => refusal(status, reason),
                 Err(Refused::Broken) => {
@@ -129,10 +129,10 @@ impl Channel for Store {
 
 /// Why there is no ordinary answer.
 #[derive(Debug)]
-enum Refused {
-    /// For the guest: a status and a reason phrase.
+pub(crate) enum Refused {
+    /// For the caller: a status and a reason phrase.
     Status(StatusCode, String),
-    /// The body that the guest sends broke off.
+    /// The body that is sent broke off.
     Broken,
 }
 
@@ -174,69 +174,71 @@ fn refusal(status: StatusCode, reason: String) -> Response<RequestBody> {
     response
 }
 
-impl Store {
-    async fn answer(&self, request: Request<RequestBody>) -> Result<Response<RequestBody>, Refused> {
-        let path = request.uri().path().to_owned();
-        let query = Query::parse(request.uri().query().unwrap_or_default());
-        match (request.method(), path.as_str()) {
-            (&Method::GET, "/") => self.list(&query).await,
-            (&Method::POST, "/bulk/get") => bulk::get(&self.namespace, request.into_body()).await,
-            (&Method::GET, path) => self.get(&key(path)?, &query).await,
-            (&Method::PUT, path) => self.put(key(path)?, &query, request).await,
-            (&Method::DELETE, path) => {
-                self.namespace.delete(key(path)?).await?;
-                Ok(Response::new(RequestBody::Empty))
-            }
-            _ => Err(Refused::Status(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".to_owned())),
+/// Answers one request to a namespace. Also what the control API asks for its callers.
+pub(crate) async fn answer(
+    namespace: &Namespace,
+    request: Request<RequestBody>,
+) -> Result<Response<RequestBody>, Refused> {
+    let path = request.uri().path().to_owned();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    match (request.method(), path.as_str()) {
+        (&Method::GET, "/") => list(namespace, &query).await,
+        (&Method::POST, "/bulk/get") => bulk::get(namespace, request.into_body()).await,
+        (&Method::GET, path) => get(namespace, &key(path)?, &query).await,
+        (&Method::PUT, path) => put(namespace, key(path)?, &query, request).await,
+        (&Method::DELETE, path) => {
+            namespace.delete(key(path)?).await?;
+            Ok(Response::new(RequestBody::Empty))
         }
+        _ => Err(Refused::Status(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".to_owned())),
     }
+}
 
-    async fn get(&self, key: &Key, query: &Query) -> Result<Response<RequestBody>, Refused> {
-        cache_ttl(query)?;
-        let Some(entry) = self.namespace.get(key).await? else {
-            return Err(Refused::Status(StatusCode::NOT_FOUND, "Not Found".to_owned()));
-        };
-        let mut response = Response::new(RequestBody::Empty);
-        let headers = response.headers_mut();
-        if let Some(metadata) = &entry.metadata {
-            let value = HeaderValue::from_bytes(metadata.as_bytes());
-            headers.insert(METADATA, value.map_err(|_| KvError::Damaged("metadata"))?);
-        }
-        if let Some(expires_s) = entry.expires_s {
-            headers.insert(EXPIRATION, expires_s.into());
-        }
-        Ok(response.map(|_| entry.value.into()))
+async fn get(namespace: &Namespace, key: &Key, query: &Query) -> Result<Response<RequestBody>, Refused> {
+    cache_ttl(query)?;
+    let Some(entry) = namespace.get(key).await? else {
+        return Err(Refused::Status(StatusCode::NOT_FOUND, "Not Found".to_owned()));
+    };
+    let mut response = Response::new(RequestBody::Empty);
+    let headers = response.headers_mut();
+    if let Some(metadata) = &entry.metadata {
+        let value = HeaderValue::from_bytes(metadata.as_bytes());
+        headers.insert(METADATA, value.map_err(|_| KvError::Damaged("metadata"))?);
     }
+    if let Some(expires_s) = entry.expires_s {
+        headers.insert(EXPIRATION, expires_s.into());
+    }
+    Ok(response.map(|_| entry.value.into()))
+}
 
-    async fn put(
-        &self,
-        key: Key,
-        query: &Query,
-        request: Request<RequestBody>,
-    ) -> Result<Response<RequestBody>, Refused> {
-        let expires_s = expiry(query, self.namespace.now_s())?;
-        let metadata = request.headers().get(METADATA).map(metadata).transpose()?;
-        let mut body = request.into_body();
-        // A length that was declared is refused before anything is read.
-        let bytes = body.size_hint().lower();
-        if bytes > VALUE_BYTES_MAX {
-            return Err(KvError::ValueTooLarge { bytes }.into());
-        }
-        let mut upload = self.namespace.upload();
-        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            if let Ok(bytes) = frame.map_err(|_| Refused::Broken)?.into_data() {
-                upload.push(bytes).await?;
-            }
-        }
-        upload.finish(key, PutOptions { metadata, expires_s }).await?;
-        Ok(Response::new(RequestBody::Empty))
+async fn put(
+    namespace: &Namespace,
+    key: Key,
+    query: &Query,
+    request: Request<RequestBody>,
+) -> Result<Response<RequestBody>, Refused> {
+    let expires_s = expiry(query, namespace.now_s())?;
+    let metadata = request.headers().get(METADATA).map(metadata).transpose()?;
+    let mut body = request.into_body();
+    // A length that was declared is refused before anything is read.
+    let bytes = body.size_hint().lower();
+    if bytes > VALUE_BYTES_MAX {
+        return Err(KvError::ValueTooLarge { bytes }.into());
     }
+    let mut upload = namespace.upload();
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        if let Ok(bytes) = frame.map_err(|_| Refused::Broken)?.into_data() {
+            upload.push(bytes).await?;
+        }
+    }
+    upload.finish(key, PutOptions { metadata, expires_s }).await?;
+    Ok(Response::new(RequestBody::Empty))
+}
 
-    async fn list(&self, query: &Query) -> Result<Response<RequestBody>, Refused> {
-        let page = self.namespace.list(query.list_options()?).await?;
-        let body = listed(&page).to_string();
-        Ok(Response::new(RequestBody::Full(body.into())))
-    }
+async fn list(namespace: &Namespace, query: &Query) -> Result<Response<RequestBody>, Refused> {
+    let page = namespace.list(query.list_options()?).await?;
+    let body = listed(&page).to_string();
+    Ok(Response::new(RequestBody::Full(body.into())))
 }
 
 /// A page as Workers' service writes it: metadata is JSON text in a string.

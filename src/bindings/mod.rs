@@ -11,7 +11,7 @@
 //! in each of its matches; its shape in `openapi.json`.
 
 pub(crate) mod identity;
-mod kv;
+pub(crate) mod kv;
 mod logger;
 mod sandbox;
 mod secret_proxy;

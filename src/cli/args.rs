@@ -1,5 +1,6 @@
 //! The command line: every command, flag and help text.
 
+pub(crate) mod kv;
 pub(crate) mod sandbox;
 
 use std::net::SocketAddr;
@@ -55,6 +56,9 @@ pub(crate) enum Command {
     /// Keep secrets on a server, for its proxies to use
     #[command(subcommand)]
     Secret(Secret),
+    /// Read and write key-value namespaces on a server
+    #[command(subcommand)]
+    Kv(kv::Kv),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  atoll completions bash > ~/.local/share/bash-completion/completions/atoll"

@@ -1,5 +1,7 @@
 //! The control API's client: JSON in and out over HTTP/1.1, errors as problem documents.
 
+use std::fs::File;
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -105,9 +108,20 @@ impl Api {
         Ok(())
     }
 
-    /// One call whose answer is bytes.
-    pub(crate) async fn download(&self, path: &str) -> Result<Incoming> {
-        succeeded(self.send(Method::GET, path, "*/*", Upload::nothing()).await?).await
+    /// One call whose answer is bytes, written as they come.
+    pub(crate) async fn save(&self, path: &str, into: &mut impl io::Write) -> Result<()> {
+        let mut body = succeeded(self.send(Method::GET, path, "*/*", Upload::nothing()).await?).await?;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| broken_off(&error))?;
+            if let Some(data) = frame.data_ref()
+                && let Err(error) = into.write_all(data)
+            {
+                // A reader that left early is no error of ours.
+                let early = error.kind() == io::ErrorKind::BrokenPipe;
+                return if early { Ok(()) } else { Err(unwritten(&error)) };
+            }
+        }
+        into.flush().map_err(|error| unwritten(&error))
     }
 
     async fn send(
@@ -147,7 +161,7 @@ impl Api {
     }
 }
 
-type UploadBody = UnsyncBoxBody<Bytes, std::io::Error>;
+type UploadBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Pieces of a file that wait for the network.
 const PIECES_WAITING_MAX: usize = 2;
@@ -175,8 +189,18 @@ impl Upload {
         Self { media_type: Some("application/octet-stream"), body: whole(bytes) }
     }
 
+    /// A file, or standard input if it is `-`.
+    pub(crate) fn source(name: &str) -> Result<Self> {
+        if name == "-" {
+            return Ok(Self::reading(io::stdin()));
+        }
+        let file =
+            File::open(name).map_err(|error| Failure::usage(format!("cannot read {name}: {error}")))?;
+        Ok(Self::reading(file))
+    }
+
     /// Bytes, as they can be read: by a thread of their own, as standard input may say nothing for long.
-    pub(crate) fn reading(mut source: impl std::io::Read + Send + 'static) -> Self {
+    pub(crate) fn reading(mut source: impl io::Read + Send + 'static) -> Self {
         let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
         std::thread::spawn(move || {
             let mut buffer = vec![0; PIECE_BYTES_MAX];
@@ -184,7 +208,7 @@ impl Upload {
                 let piece = match source.read(&mut buffer) {
                     Ok(0) => return,
                     Ok(length) => Ok(Bytes::copy_from_slice(&buffer[..length])),
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) => Err(error),
                 };
                 let last = piece.is_err();
@@ -202,16 +226,16 @@ fn whole(bytes: Bytes) -> UploadBody {
 }
 
 /// A body from a thread that reads.
-struct Pieces(mpsc::Receiver<std::io::Result<Bytes>>);
+struct Pieces(mpsc::Receiver<io::Result<Bytes>>);
 
 impl http_body::Body for Pieces {
     type Data = Bytes;
-    type Error = std::io::Error;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<std::io::Result<Frame<Bytes>>>> {
+    ) -> std::task::Poll<Option<io::Result<Frame<Bytes>>>> {
         self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 }
@@ -225,8 +249,24 @@ async fn succeeded(answer: Response<Incoming>) -> Result<Incoming> {
 async fn read(answer: Response<Incoming>) -> Result<Bytes> {
     match Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) => Err(Failure::new(Kind::Unreachable, format!("the answer broke off: {error}"))),
+        Err(error) => Err(broken_off(&error)),
     }
+}
+
+fn broken_off(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Kind::Unreachable, format!("the answer broke off: {error}"))
+}
+
+fn unwritten(error: &io::Error) -> Failure {
+    Failure::usage(format!("cannot write: {error}"))
+}
+
+/// What stands for itself in a path.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A name as it stands in a path or a query.
+pub(crate) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
 }
 
 /// A problem document (RFC 9457) as a failure.

@@ -10,6 +10,7 @@ mod dev;
 mod engine;
 mod exit;
 mod init;
+mod kv;
 mod output;
 mod package;
 mod remote;
@@ -54,6 +55,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Token(args) => token::token(&args),
         Command::Tokens(command) => block_on(access::tokens(command)),
         Command::Secret(command) => block_on(access::secret(command)),
+        Command::Kv(command) => block_on(kv::kv(command)),
         Command::Completions { shell } => {
             output::bytes(&completions(shell));
             Ok(())

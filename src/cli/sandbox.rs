@@ -7,18 +7,12 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
-use http_body_util::BodyExt as _;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
-use super::args::Remote;
 use super::args::sandbox::{Cp, Create, Exec, Git, OfUser, Plain, Sandbox, Snapshot};
-use super::client::{Api, Upload};
+use super::client::{Api, Upload, encoded};
 use super::exit::{Failure, Kind, Result};
 use super::output;
-
-/// What stands for itself in a path.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// `atoll sandbox`.
 pub(crate) async fn sandbox(command: Sandbox) -> Result<()> {
@@ -41,7 +35,7 @@ pub(crate) async fn sandbox(command: Sandbox) -> Result<()> {
         Sandbox::Cp(args) => copy(args).await,
         Sandbox::Ls(args) => ls(&args.user, &args.path, &args.plain).await,
         Sandbox::Cat(args) => {
-            download(&args.plain.remote, &file(&args.user, &args.path)?, &mut io::stdout()).await
+            Api::new(&args.plain.remote)?.save(&file(&args.user, &args.path)?, &mut io::stdout()).await
         }
         Sandbox::Write(args) => {
             let path = file(&args.user, &args.path)?;
@@ -62,7 +56,7 @@ pub(crate) async fn sandbox(command: Sandbox) -> Result<()> {
         Sandbox::Snapshot(args) => snapshot(args).await,
         Sandbox::Restore(args) => {
             let path = format!("{}/restore", of(&args.user)?);
-            Api::new(&args.remote)?.upload(Method::POST, &path, source(&args.file)?).await.map(drop)
+            Api::new(&args.remote)?.upload(Method::POST, &path, Upload::source(&args.file)?).await.map(drop)
         }
         Sandbox::Expose(args) => {
             let path = format!("{}/ports/{}", of(&args.user)?, args.port);
@@ -90,10 +84,6 @@ pub(crate) async fn sandbox(command: Sandbox) -> Result<()> {
             Ok(())
         }
     }
-}
-
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, SEGMENT).to_string()
 }
 
 /// The path of a user's sandbox in the control API.
@@ -325,38 +315,13 @@ async fn git(args: Git) -> Result<()> {
 async fn snapshot(args: Snapshot) -> Result<()> {
     let path = format!("{}/snapshot", of(&args.user)?);
     match args.output {
-        None => download(&args.remote, &path, &mut io::stdout()).await,
-        Some(name) => download(&args.remote, &path, &mut created(&name)?).await,
+        None => Api::new(&args.remote)?.save(&path, &mut io::stdout()).await,
+        Some(name) => Api::new(&args.remote)?.save(&path, &mut created(&name)?).await,
     }
 }
 
 fn created(name: &Path) -> Result<File> {
     File::create(name).map_err(|error| Failure::usage(format!("cannot write {}: {error}", name.display())))
-}
-
-/// A file to send, or standard input.
-fn source(name: &str) -> Result<Upload> {
-    if name == "-" {
-        return Ok(Upload::reading(io::stdin()));
-    }
-    let file = File::open(name).map_err(|error| Failure::usage(format!("cannot read {name}: {error}")))?;
-    Ok(Upload::reading(file))
-}
-
-async fn download(remote: &Remote, path: &str, into: &mut impl io::Write) -> Result<()> {
-    let mut body = Api::new(remote)?.download(path).await?;
-    while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|error| Failure::new(Kind::Unreachable, format!("the answer broke off: {error}")))?;
-        if let Some(data) = frame.data_ref()
-            && let Err(error) = into.write_all(data)
-        {
-            // A reader that left early is no error of ours.
-            let early = error.kind() == io::ErrorKind::BrokenPipe;
-            return if early { Ok(()) } else { Err(Failure::usage(format!("cannot write: {error}"))) };
-        }
-    }
-    into.flush().map_err(|error| Failure::usage(format!("cannot write: {error}")))
 }
 
 /// `USER:PATH`, if it is one.
@@ -372,18 +337,18 @@ async fn copy(args: Cp) -> Result<()> {
             let name =
                 Path::new(&args.from).file_name().map_or_else(|| "-".into(), |name| name.to_string_lossy());
             let path = if path.ends_with('/') { format!("{path}{name}") } else { path.to_owned() };
-            let body = source(&args.from)?;
+            let body = Upload::source(&args.from)?;
             Api::new(&args.remote)?.upload(Method::PUT, &file(user, &path)?, body).await.map(drop)
         }
         (Some((user, path)), None) if args.to == "-" => {
-            download(&args.remote, &file(user, path)?, &mut io::stdout()).await
+            Api::new(&args.remote)?.save(&file(user, path)?, &mut io::stdout()).await
         }
         (Some((user, path)), None) => {
             let mut to = Path::new(&args.to).to_owned();
             if to.is_dir() {
                 to.push(path.rsplit('/').next().unwrap_or(path));
             }
-            download(&args.remote, &file(user, path)?, &mut created(&to)?).await
+            Api::new(&args.remote)?.save(&file(user, path)?, &mut created(&to)?).await
         }
         _ => Err(Failure::usage("one side must be USER:PATH, and the other a file here")
             .hint("atoll sandbox cp report.csv ann:report.csv")),

@@ -1,6 +1,7 @@
 //! Bindings of deployed workers, over real servers: what a deployment may ask for, and what each kind does for a guest.
 
 mod kv;
+mod kv_api;
 mod loaded;
 mod logger;
 mod service;
