@@ -292,7 +292,7 @@ fn a_cluster_that_cannot_be_used_is_told_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let refused = async |config: KubernetesConfig, code: Code, word: &str| {
             let error = match Kubernetes::connect(config).await {
-                Ok(backend) => backend.reap().await.err().expect(word),
+                Ok(backend) => backend.reap().await.expect_err(word),
                 Err(error) => error,
             };
             assert_eq!(error.code, code, "{error}");

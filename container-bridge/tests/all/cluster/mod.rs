@@ -429,7 +429,10 @@ impl Shared {
         let stream = futures_util::stream::unfold(start, move |(seen, mut changed, over)| {
             let (shared, resource, selector) = (Arc::clone(&self), resource.clone(), selector.clone());
             async move {
-                while !over {
+                if over {
+                    return None;
+                }
+                loop {
                     let next = lock(&shared.state).after(seen, &resource, &selector);
                     let (version, line, over) = match next {
                         Err(()) => (
@@ -448,7 +451,6 @@ impl Shared {
                     let bytes = Bytes::from(format!("{line}\n"));
                     return Some((Ok(Frame::data(bytes)), (version, changed, over)));
                 }
-                None
             }
         });
         let body = StreamBody::new(stream.boxed()).boxed_unsync();
