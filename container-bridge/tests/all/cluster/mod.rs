@@ -228,6 +228,7 @@ async fn listen(
         let Ok((socket, _)) = listener.accept().await else { continue };
         let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
         tokio::spawn(async move {
+            let _ = socket.set_nodelay(true); // as real ones do
             let Ok(socket) = acceptor.accept(socket).await else { return };
             let service = hyper::service::service_fn(move |request| Arc::clone(&shared).serve(request));
             let connection = hyper::server::conn::http1::Builder::new()
