@@ -11,12 +11,15 @@
 //! names, so no caller can name another tenant's. What belongs to one sandbox beyond what the bridge knows (exposed ports, the
 //! way out) is its [`Life`], which begins before anybody can use the sandbox and ends with it.
 
+mod bills;
 mod egress;
 mod lives;
 mod steps;
+mod tunnel;
+mod within;
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use atoll_bindings::crossing::{Unwitnessed, Witness};
@@ -30,12 +33,17 @@ use atoll_container_bridge::sandbox::Sandbox;
 use dashmap::DashMap;
 use tokio::sync::Mutex;
 
+use crate::audit::Audit;
 use crate::config::{Config, SandboxBackend, SandboxConfig};
 use crate::observe::Observer;
+use crate::server::Gateway;
 
+pub(crate) use bills::sum;
 pub use egress::Outlet;
-pub(crate) use lives::{Exposed, Life, sum};
+pub(crate) use lives::{Exposed, Life};
+pub(crate) use within::Rights;
 
+use bills::Bills;
 use lives::Lives;
 
 /// The hidden argument with which this program becomes the init of a sandbox.
@@ -78,6 +86,9 @@ impl PreviewBase {
 
 /// The sandboxes of this gateway.
 pub struct Sandboxes {
+    bills: Arc<Bills>,
+    /// Writes them down.
+    keeping: tokio::task::JoinHandle<()>,
     manager: Manager,
     spec: SandboxSpec,
     idle: Duration,
@@ -87,6 +98,8 @@ pub struct Sandboxes {
     preview: PreviewBase,
     /// Set once, by the server.
     witness: OnceLock<Arc<dyn Witness>>,
+    /// The same: what answers for the gateway's own hosts inside.
+    gateway: OnceLock<Weak<Gateway>>,
 }
 
 impl std::fmt::Debug for Sandboxes {
@@ -109,17 +122,31 @@ impl Sandboxes {
             sandboxes_per_tenant_max: settings.sandboxes_per_tenant_max,
             idle,
         };
-        let lives = Arc::new(Lives::new(observer));
+        let bills = Arc::new(Bills::open(&config.data_dir).await?);
+        let lives = Arc::new(Lives::new(observer, Arc::clone(&bills)));
         let told = Arc::clone(&lives);
         let manager = Manager::new(backend, bounds, move |event| told.on(event)).await?;
         let spec = SandboxSpec { limits: settings.limits(), ..SandboxSpec::default() };
         let (turns, preview) = (DashMap::new(), PreviewBase::of(config));
-        Ok(Some(Self { manager, spec, idle, turns, lives, preview, witness: OnceLock::new() }))
+        let keeping = tokio::spawn(Arc::clone(&bills).keep(manager.clone()));
+        Ok(Some(Self {
+            bills,
+            keeping,
+            manager,
+            spec,
+            idle,
+            turns,
+            lives,
+            preview,
+            witness: OnceLock::new(),
+            gateway: OnceLock::new(),
+        }))
     }
 
     /// Ends all sandboxes.
     pub async fn stop(&self) {
         self.manager.destroy_all().await;
+        self.bills.flush(&self.manager).await;
     }
 
     /// The owner's sandbox, made if there is none. With `outlet`, what runs in it gets that way out, from now on.
@@ -145,7 +172,11 @@ impl Sandboxes {
     /// Opens the way out, and says where it is to every command from now on.
     async fn lead_out(&self, lease: &Lease, life: &Arc<Life>) -> Result<(), SandboxError> {
         self.open_egress(lease, life).await?;
-        lease.set_env(egress::variables(life).map(|(name, value)| (name, Some(value))).collect()).await
+        let mut env: std::collections::BTreeMap<_, _> =
+            within::VARIABLES.map(|name| (name.to_owned(), None)).into();
+        // What an earlier way out had, and this one has not, is gone.
+        env.extend(egress::variables(life).map(|(name, value)| (name, Some(value))));
+        lease.set_env(env).await
     }
 
     /// The owner's sandbox, if there is one.
@@ -178,7 +209,7 @@ impl Sandboxes {
         self.manager.usage(owner).await
     }
 
-    /// What the owner's sandboxes that are over have used, since the gateway started.
+    /// What the owner's sandboxes that are over have used, also before the gateway started.
     pub(crate) fn spent(&self, owner: &Owner) -> Usage {
         self.lives.spent(owner)
     }
@@ -232,9 +263,23 @@ impl Sandboxes {
         self.witness.get().cloned().unwrap_or_else(|| Arc::new(Unwitnessed))
     }
 
-    /// From now on, uses are told here.
-    pub(crate) fn tell_to(&self, witness: Arc<dyn Witness>) {
+    /// From now on, uses and lives are told here.
+    pub(crate) fn tell_to(&self, witness: Arc<dyn Witness>, audit: Audit) {
         let _first_wins = self.witness.set(witness);
+        self.lives.tell_to(audit);
+    }
+
+    /// From now on, this one answers for its own hosts inside.
+    pub(crate) fn serve_for(&self, gateway: &Arc<Gateway>) {
+        let _first_wins = self.gateway.set(Arc::downgrade(gateway));
+    }
+
+    /// Whether this sandbox is alive, this user's, and may use the proxy now.
+    pub(crate) fn may_use(&self, tenant: &str, user: &str, id: &str, proxy: &str) -> bool {
+        self.lives.get(id).is_some_and(|life| {
+            let Owner { tenant: its, user: whose } = life.owner();
+            its == tenant && whose == user && life.may_use(proxy)
+        })
     }
 
     /// All that one sandbox can write, in bytes.
@@ -251,10 +296,12 @@ impl Sandboxes {
     async fn open_egress(&self, lease: &Lease, life: &Arc<Life>) -> Result<(), SandboxError> {
         if life.begins_to_serve() {
             let (sandbox, life) = (Sandbox::clone(lease), Arc::clone(life));
+            let gateway = self.gateway.get().cloned().unwrap_or_default();
             tokio::spawn(async move {
                 let asked = Arc::clone(&life);
-                let served =
-                    sandbox.serve_egress(move |stream| egress::serve(Arc::clone(&asked), stream)).await;
+                let served = sandbox
+                    .serve_egress(move |stream| egress::serve(Arc::clone(&asked), gateway.clone(), stream))
+                    .await;
                 life.serves_no_more();
                 if let Err(error) = served
                     && error.code != Code::OperationInterrupted
@@ -264,6 +311,13 @@ impl Sandboxes {
             });
         }
         lease.wait_for_port(EGRESS_PORT, EGRESS_OPEN).await
+    }
+}
+
+impl Drop for Sandboxes {
+    fn drop(&mut self) {
+        // It holds the manager, whose end is the end of all sandboxes.
+        self.keeping.abort();
     }
 }
 

@@ -8,8 +8,8 @@
 //! The telling is by `Drop`, so a call that is cancelled, denied or broken off is told as well. What is told holds no path,
 //! no query, no header and no body: those may carry secrets.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -24,6 +24,16 @@ use crate::egress::meter::{Received, Sent};
 /// The unique name of an execution; an extension of a request on its way through a channel, set by the gateway alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecutionId(pub Arc<str>);
+
+/// The sandbox that a use comes from or leads to; an extension of a request on its way through a channel, set by the gateway
+/// alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfSandbox {
+    /// The tenant's user.
+    pub user: Arc<str>,
+    /// Its name, unique on the machine.
+    pub id: Arc<str>,
+}
 
 /// Why policy said no. Each has one stable code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,11 +64,17 @@ pub enum Denial {
     Credential,
     /// The audit log cannot take records, and the operator asked that nothing happens without one.
     Audit,
+    /// A tunnel to a host whose rules need what nobody sees in a tunnel: methods or paths.
+    Tunnel,
+    /// A tunnel to a port for which there are none.
+    Port,
+    /// A tunnel was silent, or open, for too long.
+    Time,
 }
 
 impl Denial {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Url,
         Self::Origin,
         Self::Method,
@@ -72,6 +88,9 @@ impl Denial {
         Self::Unreadable,
         Self::Credential,
         Self::Audit,
+        Self::Tunnel,
+        Self::Port,
+        Self::Time,
     ];
 
     /// The stable code, as guests, logs and audit records say it.
@@ -91,6 +110,9 @@ impl Denial {
             Self::Unreadable => "egress_unreadable",
             Self::Credential => "egress_credential",
             Self::Audit => "egress_audit",
+            Self::Tunnel => "egress_tunnel",
+            Self::Port => "egress_port",
+            Self::Time => "egress_time",
         }
     }
 }
@@ -130,6 +152,10 @@ pub struct Crossing {
     pub worker: Arc<str>,
     /// The execution it belongs to; `None` for a call from outside.
     pub execution: Option<Arc<str>>,
+    /// The sandbox that used it, or that was used.
+    pub sandbox: Option<OfSandbox>,
+    /// The beginning of the hash of the API token with which it was asked for, if it was.
+    pub token: Option<Arc<str>>,
     /// The capability's name.
     pub capability: Arc<str>,
     /// The policy class or the secret that ruled it, by name.
@@ -174,6 +200,7 @@ pub struct Telling {
     witness: Arc<dyn Witness>,
     crossing: Option<Crossing>,
     started: Instant,
+    late: Option<Arc<OnceLock<Denial>>>,
     pub(crate) sent: Arc<AtomicU64>,
     pub(crate) received: Arc<AtomicU64>,
 }
@@ -188,10 +215,13 @@ impl Telling {
         policy: Option<Arc<str>>,
     ) -> Self {
         let execution = request.extensions().get::<ExecutionId>().map(|id| Arc::clone(&id.0));
+        let sandbox = request.extensions().get::<OfSandbox>().cloned();
         let crossing = Crossing {
             tenant: context.identity.tenant.clone(),
             worker: context.identity.worker.clone(),
             execution,
+            sandbox,
+            token: None,
             capability: Arc::clone(capability),
             policy,
             method: request.method().clone(),
@@ -203,7 +233,7 @@ impl Telling {
             elapsed: Duration::ZERO,
         };
         let (sent, received) = Default::default();
-        Self { witness, crossing: Some(crossing), started: Instant::now(), sent, received }
+        Self { witness, crossing: Some(crossing), started: Instant::now(), late: None, sent, received }
     }
 
     /// Whether it may happen at all.
@@ -256,6 +286,11 @@ impl Telling {
         }
     }
 
+    /// Where somebody will say why it was ended, if it is: that counts for more than how it began.
+    pub(crate) fn ended_by(&mut self, late: Arc<OnceLock<Denial>>) {
+        self.late = Some(late);
+    }
+
     /// What became of it.
     pub fn verdict(&mut self, verdict: Verdict) {
         if let Some(crossing) = &mut self.crossing {
@@ -270,6 +305,9 @@ impl Drop for Telling {
             crossing.request_bytes = self.sent.load(Relaxed);
             crossing.response_bytes = self.received.load(Relaxed);
             crossing.elapsed = self.started.elapsed();
+            if let Some(denial) = self.late.as_ref().and_then(|late| late.get()) {
+                crossing.verdict = Verdict::Denied(*denial);
+            }
             self.witness.crossing(crossing);
         }
     }

@@ -22,6 +22,7 @@ mod redirect;
 mod resolve;
 mod socket;
 mod tcp;
+mod tunnel;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub use hosts::{BadPattern, HostPattern, PATTERNS_MAX};
 pub use path::{BadPrefix, PathPrefix, is_plain};
 pub use policy::{Policy, Rule};
 pub use resolve::{Resolver, ResolverSetupError};
+pub use tunnel::{Hold, Terms, Tunnel, TunnelRules};
 
 use connect::{ConnectError, Connector};
 use meter::{OverCap, Received, Sent};
@@ -92,6 +94,8 @@ pub struct Grant {
     pub class: Option<Arc<str>>,
     /// Rates and caps, shared by all that the tenant runs under this class.
     pub gate: Arc<Gate>,
+    /// Where tunnels of sandboxes may go, and for how long.
+    pub tunnels: Arc<TunnelRules>,
 }
 
 /// The TLS set-up failed.
@@ -204,7 +208,11 @@ impl Egress {
     #[must_use]
     pub fn new(net: &EgressNet, hosts: Vec<HostPattern>, name: impl Into<Arc<str>>) -> Self {
         let gate = Arc::new(Gate::new(Caps::default()));
-        Self::granted(net, Grant { policies: vec![Policy::of(hosts)], class: None, gate }, name)
+        Self::granted(
+            net,
+            Grant { policies: vec![Policy::of(hosts)], class: None, gate, tunnels: Arc::default() },
+            name,
+        )
     }
 
     /// Reaches what the grant allows.

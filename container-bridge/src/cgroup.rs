@@ -2,8 +2,10 @@
 //!
 //! Version 2 first. On a hybrid machine (controllers on version 1, an empty version 2 beside them) the limits are set
 //! on version 1 and the directory in version 2 serves for `cgroup.kill`, which works without any controller.
-//! The few files are written here: the crates for this bring a D-Bus client along.
+//! The few files are written here: the crates for this bring a D-Bus client along. What is written where is a list of [`Step`]s.
 //! Reference: the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
+
+mod v2;
 
 use std::{
     fs, io,
@@ -14,6 +16,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
+
+pub use v2::{hand_on, leaf};
 
 /// Processes that the init itself needs beside the workload's.
 pub(crate) const INIT_PIDS: u32 = 24;
@@ -72,7 +76,7 @@ impl Cgroup {
 
     fn locate_in(mounts: &str, own: &str, name: &str, parent: Option<&str>) -> io::Result<Self> {
         let dir = |mount: &str, own: &str| {
-            let below = parent.unwrap_or(own).trim_matches('/');
+            let below = parent.unwrap_or(v2::below(own)).trim_matches('/');
             Path::new(mount).join(below).join(format!("atoll-{name}"))
         };
         // Lines "9:memory,hugetlb:/path"; version 2 is "0::/path".
@@ -130,35 +134,54 @@ impl Cgroup {
     }
 
     fn create_all(&self, limits: &Limits) -> io::Result<()> {
-        for dir in self.dirs() {
-            fs::create_dir(dir).map_err(|error| explain(dir, &error))?;
-        }
+        self.steps(limits).iter().try_for_each(Step::run)
+    }
+
+    /// All that makes the group, in order.
+    fn steps(&self, limits: &Limits) -> Vec<Step<'_>> {
         let pids = (limits.pids + INIT_PIDS).to_string();
         let memory = limits.memory_bytes.to_string();
         let quota_us = u64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000;
-        if self.v1.is_empty() {
-            let Some(dir) = &self.v2 else { return Err(io::Error::other("no cgroup")) };
-            enable_controllers(dir)?;
-            write(dir, "memory.max", &memory)?;
-            write_if_there(dir, "memory.swap.max", "0")?;
-            write(dir, "pids.max", &pids)?;
-            return write(dir, "cpu.max", &format!("{quota_us} {CPU_PERIOD_US}"));
+        let must = |dir, file, value| Step::Set { dir, file, value, needed: true };
+        let may = |dir, file, value| Step::Set { dir, file, value, needed: false };
+        let mut steps: Vec<_> = self.dirs().map(Step::Make).collect();
+        if let (Some(dir), true) = (&self.v2, self.v1.is_empty()) {
+            steps.push(Step::HandOnTo(dir));
+            steps.push(must(dir, "memory.max", memory));
+            // Not there without swap.
+            steps.push(may(dir, "memory.swap.max", "0".to_owned()));
+            steps.push(must(dir, "pids.max", pids));
+            steps.push(must(dir, "cpu.max", format!("{quota_us} {CPU_PERIOD_US}")));
+            return steps;
         }
         for (controller, dir) in &self.v1 {
             match controller.as_str() {
                 "memory" => {
-                    write(dir, "memory.limit_in_bytes", &memory)?;
-                    write_if_there(dir, "memory.memsw.limit_in_bytes", &memory)?;
+                    steps.push(must(dir, "memory.limit_in_bytes", memory.clone()));
+                    steps.push(may(dir, "memory.memsw.limit_in_bytes", memory.clone()));
                 }
-                "pids" => write(dir, "pids.max", &pids)?,
+                "pids" => steps.push(must(dir, "pids.max", pids.clone())),
                 "cpu" => {
-                    write(dir, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
-                    write(dir, "cpu.cfs_quota_us", &quota_us.to_string())?;
+                    steps.push(must(dir, "cpu.cfs_period_us", CPU_PERIOD_US.to_string()));
+                    steps.push(must(dir, "cpu.cfs_quota_us", quota_us.to_string()));
                 }
                 _ => {}
             }
         }
-        Ok(())
+        steps
+    }
+
+    /// Makes ready for groups on a machine with version 2 alone: this process leaves the group below which they will be. Elsewhere
+    /// there is nothing to do.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or other processes are in the group.
+    pub fn prepare(parent: Option<&str>) -> io::Result<()> {
+        let group = Self::locate("none", parent)?;
+        match (&group.v2, group.v1.is_empty()) {
+            (Some(dir), true) => hand_on_to(dir),
+            _ => Ok(()),
+        }
     }
 
     /// Puts a process (and all its future children) into the group.
@@ -222,10 +245,12 @@ impl Cgroup {
         };
         if self.v1.is_empty() {
             let Some(dir) = &self.v2 else { return Reading::default() };
+            let memory_bytes = number(dir, "memory.current").unwrap_or(0);
             return Reading {
                 cpu_us: entry(dir, "cpu.stat", "usage_usec ").unwrap_or(0),
-                memory_bytes: number(dir, "memory.current").unwrap_or(0),
-                memory_bytes_peak: number(dir, "memory.peak").unwrap_or(0),
+                memory_bytes,
+                // From Linux 5.19 on; before, the largest of what was looked at has to do.
+                memory_bytes_peak: number(dir, "memory.peak").unwrap_or(memory_bytes),
                 oom_kills: entry(dir, "memory.events", "oom_kill ").unwrap_or(0),
             };
         }
@@ -246,21 +271,34 @@ impl Cgroup {
     }
 }
 
-/// Version 2 hands controllers down one level at a time. A group that has both processes and controllers for its
-/// children is not allowed, so the gateway must sit in a leaf of its own: the error says how.
-fn enable_controllers(dir: &Path) -> io::Result<()> {
-    let Some(parent) = dir.parent() else { return Ok(()) };
-    let have = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
-    if ["memory", "pids", "cpu"].iter().all(|wanted| have.split_whitespace().any(|c| c == *wanted)) {
-        return Ok(());
+/// One thing to do for a group.
+#[derive(Debug, PartialEq, Eq)]
+enum Step<'a> {
+    /// Make this directory.
+    Make(&'a Path),
+    /// Version 2: let the group above hand controllers on to it.
+    HandOnTo(&'a Path),
+    /// Write a value into a file that is there; without `needed`, only if it is.
+    Set { dir: &'a Path, file: &'static str, value: String, needed: bool },
+}
+
+impl Step<'_> {
+    fn run(&self) -> io::Result<()> {
+        match self {
+            Self::Make(dir) => fs::create_dir(dir).map_err(|error| explain(dir, &error)),
+            Self::HandOnTo(dir) => hand_on_to(dir),
+            Self::Set { dir, file, value, needed: true } => write(dir, file, value),
+            Self::Set { dir, file, value, needed: false } => write_if_there(dir, file, value),
+        }
     }
-    write(parent, "cgroup.subtree_control", "+memory +pids +cpu").map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!(
-                "{error}; give the bridge a delegated cgroup without processes of its own (cgroup_parent)"
-            ),
-        )
+}
+
+/// Version 2 hands controllers down one level at a time.
+fn hand_on_to(dir: &Path) -> io::Result<()> {
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    hand_on(parent, std::process::id(), &v2::CONTROLLERS).map_err(|error| {
+        let advice = "give the bridge a delegated cgroup without other processes";
+        io::Error::new(error.kind(), format!("{}: {error}; {advice}", parent.display()))
     })
 }
 
@@ -290,10 +328,89 @@ mod tests {
     const HYBRID: &str = "cgroup /c/memory cgroup rw,memory 0 0\ncgroup /c/cpu cgroup rw,cpu,cpuacct 0 0\n\
                           cgroup /c/pids cgroup rw,pids 0 0\ncgroup2 /c/unified cgroup2 rw 0 0\n";
 
+    const LIMITS: Limits = Limits {
+        memory_bytes: 64 * crate::limits::MIB,
+        cpu_millis: 250,
+        pids: 100,
+        disk_bytes: crate::limits::MIB,
+        open_files: 64,
+        lifetime_ms: 1,
+    };
+
     #[test]
     fn version_2_alone() {
         let group = Cgroup::locate_in(V2, "0::/a/b\n", "x", None).unwrap();
         assert_eq!(group.dirs().collect::<Vec<_>>(), [Path::new("/sys/fs/cgroup/a/b/atoll-x")]);
+        // Isolate hosts were bounded first, so the gateway sits in a leaf: sandboxes go beside it, not into it.
+        let group = Cgroup::locate_in(V2, "0::/a/b/atoll-77-0\n", "x", None).unwrap();
+        assert_eq!(group.dirs().collect::<Vec<_>>(), [Path::new("/sys/fs/cgroup/a/b/atoll-x")]);
+    }
+
+    #[test]
+    fn what_is_written_where() {
+        let told = |group: &Cgroup| -> Vec<String> {
+            let told = |step: &Step<'_>| match step {
+                Step::Make(dir) => format!("mkdir {}", dir.display()),
+                Step::HandOnTo(dir) => format!("hand on to {}", dir.display()),
+                Step::Set { dir, file, value, needed } => {
+                    format!("{}{} = {value}", dir.join(file).display(), if *needed { "" } else { "?" })
+                }
+            };
+            group.steps(&LIMITS).iter().map(told).collect()
+        };
+        let dir = "/sys/fs/cgroup/a/atoll-x";
+        assert_eq!(
+            told(&Cgroup::locate_in(V2, "0::/a\n", "x", None).unwrap()),
+            [
+                format!("mkdir {dir}"),
+                format!("hand on to {dir}"),
+                format!("{dir}/memory.max = 67108864"),
+                format!("{dir}/memory.swap.max? = 0"),
+                format!("{dir}/pids.max = 124"),
+                format!("{dir}/cpu.max = 25000 100000"),
+            ]
+        );
+        let own = "3:memory:/m\n2:cpu,cpuacct:/\n1:pids:/p\n0::/\n";
+        assert_eq!(
+            told(&Cgroup::locate_in(HYBRID, own, "x", None).unwrap())[5..],
+            [
+                "/c/memory/m/atoll-x/memory.limit_in_bytes = 67108864",
+                "/c/memory/m/atoll-x/memory.memsw.limit_in_bytes? = 67108864",
+                "/c/cpu/atoll-x/cpu.cfs_period_us = 100000",
+                "/c/cpu/atoll-x/cpu.cfs_quota_us = 25000",
+                "/c/pids/p/atoll-x/pids.max = 124",
+            ]
+        );
+    }
+
+    /// Files as the kernel has them, in an ordinary directory: it shows that values get there, not that the kernel keeps to them.
+    #[test]
+    fn version_2_limits_and_meters_are_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("atoll-x");
+        fs::create_dir(&dir).unwrap();
+        fs::write(folder.path().join("cgroup.subtree_control"), "cpuset cpu io memory pids\n").unwrap();
+        let group = Cgroup { v2: Some(dir.clone()), v1: vec![] };
+        let set = || group.steps(&LIMITS).iter().skip(1).try_for_each(Step::run);
+        // A controller that is not there must not pass for a limit.
+        let error = set().unwrap_err().to_string();
+        assert!(error.contains("memory.max"), "{error}");
+        for file in ["memory.max", "pids.max", "cpu.max", "cgroup.procs"] {
+            fs::write(dir.join(file), "").unwrap();
+        }
+        set().unwrap();
+        group.add(7).unwrap();
+        let text = |file: &str| fs::read_to_string(dir.join(file)).unwrap();
+        assert_eq!((text("memory.max"), text("pids.max")), ("67108864".into(), "124".into()));
+        assert_eq!((text("cpu.max"), text("cgroup.procs")), ("25000 100000".into(), "7".into()));
+        assert!(!dir.join("memory.swap.max").exists(), "no file is ever made");
+        fs::write(dir.join("cpu.stat"), "usage_usec 1500\nuser_usec 1000\n").unwrap();
+        fs::write(dir.join("memory.current"), "4096\n").unwrap();
+        fs::write(dir.join("memory.events"), "low 0\noom 3\noom_kill 2\n").unwrap();
+        let read = Reading { cpu_us: 1500, memory_bytes: 4096, memory_bytes_peak: 4096, oom_kills: 2 };
+        assert_eq!(group.read(), read);
+        fs::write(dir.join("memory.peak"), "8192\n").unwrap();
+        assert_eq!(group.read(), Reading { memory_bytes_peak: 8192, ..read });
     }
 
     #[test]

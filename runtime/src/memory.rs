@@ -55,6 +55,15 @@ impl External {
         taken.is_ok()
     }
 
+    /// The same, for what is freed when V8 collects its owner: much of what is held may be garbage.
+    pub(crate) fn reserve_or_collect(&self, isolate: &mut v8::Isolate, bytes: usize) -> Option<()> {
+        if self.reserve(bytes) {
+            return Some(());
+        }
+        isolate.low_memory_notification();
+        self.reserve(bytes).then_some(())
+    }
+
     pub(crate) fn release(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Relaxed);
     }

@@ -41,7 +41,7 @@ use crate::dispatch::{Invocation, LogSink, Unanswered, Var};
 use crate::observe::Routed;
 use crate::problem::Problem;
 use crate::route::{Language, Need, Runtime};
-use crate::sandboxes::Outlet;
+use crate::sandboxes::{Outlet, Rights};
 use crate::server::body::ReplyBody;
 use crate::server::{Gateway, host_fault, limit_text};
 
@@ -76,6 +76,12 @@ struct ExecuteInput {
     outbound: Vec<String>,
     #[serde(default)]
     egress: Option<String>,
+    /// Secret proxies that it may use in a sandbox.
+    #[serde(default)]
+    proxies: Vec<String>,
+    /// For whom it may have identities in a sandbox.
+    #[serde(default)]
+    audiences: Vec<String>,
     /// Where it runs; decided by the gateway if not given.
     runtime: Option<Choice>,
     /// What it needs, for the decision.
@@ -241,7 +247,7 @@ async fn prepare(
     gateway: &Arc<Gateway>,
     tenant: &Arc<Tenant>,
     id: &Arc<str>,
-    parsed: ExecuteInput,
+    mut parsed: ExecuteInput,
     checks: CheckConfig,
     trace: &Trace,
 ) -> Result<Prepared, Problem> {
@@ -263,7 +269,15 @@ async fn prepare(
         .map_err(|error| deploy_problem(&error))?;
     // Parsing and stripping is work: not on the threads that move bytes.
     let (shared, payer, told) = (gateway.clone(), tenant.clone(), input.clone());
-    let outlet = outbound.clone().map(|channel| Outlet::new(channel, &tenant.name, id.clone()));
+    let rights = Rights {
+        proxies: std::mem::take(&mut parsed.proxies),
+        audiences: std::mem::take(&mut parsed.audiences),
+    };
+    let checked = rights.check(&gateway.access, &tenant.name);
+    checked.map_err(|text| Problem::unprocessable("invalid_setting", format!("{text}.")))?;
+    let has_rights = !rights.is_none();
+    let channel = outbound.as_ref().map(|channel| trace.channel(channel));
+    let outlet = Outlet::with(channel, rights, &tenant.name, id.clone());
     let planned =
         tokio::task::spawn_blocking(move || plan::plan(&shared, &payer, parsed, &checks, told, outlet)).await;
     let plan = planned.map_err(|error| Problem::internal(&error))??;
@@ -271,6 +285,10 @@ async fn prepare(
     if !bound.is_empty() && plan.decision.runtime == Runtime::Sandbox {
         let detail = "`bindings` are available in isolates only, and this step runs in a sandbox.";
         return Err(Problem::unprocessable("bindings_in_sandbox", detail));
+    }
+    if has_rights && plan.decision.runtime == Runtime::Isolate {
+        let detail = "`proxies` and `audiences` are for sandboxes, and this step runs in an isolate, which has `bindings`.";
+        return Err(Problem::unprocessable("rights_in_isolate", detail));
     }
     if let Some(bundle) = plan.bundle() {
         let under = Under { tenant: &tenant.name, trace, code: bundle.hash(), limits: &plan.limits };

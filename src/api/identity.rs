@@ -129,6 +129,8 @@ impl Asker {
                 tenant: caller.tenant.name.to_string(),
                 worker: format!("token:{}", caller.actor),
                 inv: None,
+                user: None,
+                sandbox: None,
                 code: None,
                 egress: None,
                 budget: None,

@@ -11,8 +11,8 @@ mod input;
 mod kv;
 mod logs;
 mod proxies;
-mod proxy;
-mod query;
+pub(crate) mod proxy;
+pub(crate) mod query;
 pub(crate) mod sandboxes;
 mod secrets;
 mod tokens;
@@ -260,7 +260,7 @@ pub(crate) async fn answer(
     let caller = auth::authorize(&gateway.config, made, request.headers(), scope)?;
     let tenant = &caller.tenant;
     if let Action::Sandbox(op) = action {
-        return sandboxes::http(gateway, tenant, Target::new(op, &names)?, request).await;
+        return sandboxes::http(gateway, &caller, Target::new(op, &names)?, request).await;
     }
     let name = names.first().copied();
     match action {
@@ -401,7 +401,7 @@ fn no_content() -> Response<ReplyBody> {
 }
 
 /// A JSON answer.
-fn json(status: StatusCode, value: &impl Serialize) -> Response<ReplyBody> {
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<ReplyBody> {
     match serde_json::to_vec(value) {
         Ok(body) => {
             let mut response = text("application/json", body);

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use atoll_bindings::body::{BoxError, RequestBody};
 use atoll_bindings::channel::{CallContext, Channel as _};
+use atoll_bindings::crossing::OfSandbox;
 use atoll_bindings::egress::is_plain;
 use atoll_bindings::seam::{CallError, Identity, InvocationId, Redirect};
 use bytes::Bytes;
@@ -57,6 +58,26 @@ pub(super) async fn answer(
     let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
     let bearer = admit(gateway, name, &target, &request).await?;
     let tenant = Name::parse(&bearer.tenant).ok_or_else(Problem::unauthorized)?;
+    let asker = Asker { tenant, worker: bearer.sub.into(), sandbox: bearer.sandbox };
+    forward(gateway, asker, name, &target, request).await
+}
+
+/// Who uses a proxy, and may.
+pub(crate) struct Asker {
+    pub(crate) tenant: Name,
+    /// As whom it is told.
+    pub(crate) worker: Arc<str>,
+    pub(crate) sandbox: Option<OfSandbox>,
+}
+
+/// Sends a request on to a proxy's origin; `target` is what the origin will see as its path and query.
+pub(crate) async fn forward(
+    gateway: &Arc<Gateway>,
+    Asker { tenant, worker, sandbox }: Asker,
+    name: &str,
+    target: &str,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Problem> {
     let live = gateway.access.proxies.find(tenant.as_str(), name);
     let live =
         live.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no_proxy", "There is no such proxy."))?;
@@ -69,6 +90,9 @@ pub(super) async fn answer(
     trace.replace(&mut parts.headers);
     parts.extensions = http::Extensions::new();
     parts.extensions.insert(Redirect::Manual);
+    if let Some(sandbox) = sandbox {
+        parts.extensions.insert::<OfSandbox>(sandbox);
+    }
     let limits = &gateway.config.http;
     let body = match body.is_end_stream() {
         true => RequestBody::Empty,
@@ -78,7 +102,7 @@ pub(super) async fn answer(
         }
     };
     let traceparent = trace.parent.as_deref().map(str::to_owned);
-    let identity = Identity { tenant: tenant.shared(), worker: bearer.sub.into(), traceparent };
+    let identity = Identity { tenant: tenant.shared(), worker, traceparent };
     // No invocation of a host: numbers of those begin at 1.
     let context = CallContext::new(identity, InvocationId(0));
     let answer = live.channel.fetch(context, Request::from_parts(parts, body));
@@ -109,6 +133,13 @@ async fn admit(
     let url = Url::parse(&format!("https://proxy.invalid{target}")).ok();
     let path = url.as_ref().map(Url::path).filter(|path| is_plain(path));
     match gateway.access.issuer.admit(token, name, request.method().as_str(), path).await {
+        // What a sandbox got is good for as long as it lives and may use the proxy.
+        Ok(Bearer { tenant, sandbox: Some(OfSandbox { user, id }), .. })
+            if !gateway.sandboxes.as_ref().is_some_and(|all| all.may_use(&tenant, &user, &id, name)) =>
+        {
+            refused(&tenant, "the sandbox is over, or may not");
+            Err(Problem::unauthorized())
+        }
         Ok(bearer) => Ok(bearer),
         Err(Rejected::Busy) => Err(busy()),
         Err(Rejected::Invalid) => {

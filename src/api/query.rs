@@ -9,11 +9,11 @@ use crate::problem::Problem;
 
 /// The query of a request.
 #[derive(Debug)]
-pub(super) struct Query(BTreeMap<String, String>);
+pub(crate) struct Query(BTreeMap<String, String>);
 
 impl Query {
     /// Reads it; 400 for a parameter that is not `allowed`, or that comes twice.
-    pub(super) fn parse(query: Option<&str>, allowed: &[&str]) -> Result<Self, Problem> {
+    pub(crate) fn parse(query: Option<&str>, allowed: &[&str]) -> Result<Self, Problem> {
         let mut found = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if !allowed.contains(&&*name) {
@@ -32,13 +32,13 @@ impl Query {
     }
 
     /// A parameter that must be there.
-    pub(super) fn need(&self, name: &str) -> Result<&str, Problem> {
+    pub(crate) fn need(&self, name: &str) -> Result<&str, Problem> {
         let missing = || Problem::bad_request(format!("The query parameter {name:?} is missing."));
         self.get(name).ok_or_else(missing)
     }
 
     /// A JSON value as it stands (numbers, `true`, objects); `None` if it is not there.
-    pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Problem> {
+    pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Problem> {
         let Some(text) = self.0.get(name) else { return Ok(None) };
         super::input::parse(text.as_bytes()).map(Some).map_err(|problem| {
             Problem::bad_request(format!("Query parameter {name:?}: {}", problem.detail()))

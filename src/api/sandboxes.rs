@@ -25,7 +25,6 @@ mod told;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use atoll_bindings::body::RequestBody;
-use atoll_bindings::channel::Channel;
 use atoll_container_bridge::error::{Code, SandboxError};
 use atoll_container_bridge::manager::{Lease, Owner};
 use bytes::{Bytes, BytesMut};
@@ -36,12 +35,13 @@ use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::auth::{self, Caller as Client};
 use super::input::{self, SMALL_BODY_BYTES_MAX};
 use super::query::{self, Query};
 use crate::admission::Kind;
-use crate::config::{Name, Tenant};
+use crate::config::{Name, Scope};
 use crate::problem::Problem;
-use crate::sandboxes::{Outlet, Sandboxes, is_user};
+use crate::sandboxes::{Outlet, Rights, Sandboxes, is_user};
 use crate::server::body::{BodyFault, ClientBody, ReplyBody};
 use crate::server::{Gateway, Phase};
 
@@ -146,9 +146,9 @@ impl Op {
     }
 }
 
-/// Makes a channel for a policy class and a list of hosts, if the tenant may have it.
+/// Makes a way out through a policy class and to a list of hosts, with rights, if the caller may give it.
 pub(crate) type MakeOutlet =
-    Box<dyn Fn(Option<&str>, &[String]) -> Result<Option<Arc<dyn Channel>>, Problem> + Send + Sync>;
+    Box<dyn Fn(Option<&str>, &[String], Rights) -> Result<Option<Outlet>, Problem> + Send + Sync>;
 
 /// Who uses sandboxes.
 pub(crate) struct Caller {
@@ -156,6 +156,10 @@ pub(crate) struct Caller {
     pub(crate) tenant: Name,
     /// The worker's name or the execution's id; of a client from outside, [`CLIENT`].
     pub(crate) worker: Arc<str>,
+    /// A client's token, by the beginning of its hash.
+    pub(crate) token: Option<Arc<str>>,
+    /// The execution of the worker.
+    pub(crate) execution: Option<Arc<str>>,
     /// The way out of every sandbox that it uses.
     pub(crate) egress: Option<Outlet>,
     /// Who may name a way out in a request.
@@ -184,10 +188,12 @@ pub(super) struct Call {
 /// Answers a client's request.
 pub(super) async fn http(
     gateway: &Arc<Gateway>,
-    tenant: &Arc<Tenant>,
+    client: &Client,
     target: Target,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Problem> {
+    let tenant = &client.tenant;
+    let token = auth::token_id(request.headers()).map(Arc::from);
     let sandboxes = gateway.sandboxes.clone().ok_or_else(not_configured)?;
     let permit = gateway.admission.enter(&tenant.name, Kind::Warm).map_err(|denied| {
         gateway.observer.denied(tenant.name.as_str(), denied);
@@ -202,14 +208,24 @@ pub(super) async fn http(
         Request::from_parts(parts, RequestBody::stream(body.map_err(|fault| fault.problem())?))
     };
     let (shared, payer) = (Arc::clone(gateway), Arc::clone(tenant));
-    let outlets: MakeOutlet = Box::new(move |class, hosts| {
+    let may_lend = client.scopes.contains(&Scope::Proxy);
+    let outlets: MakeOutlet = Box::new(move |class, hosts, rights: Rights| {
+        if !rights.is_none() && !may_lend {
+            let text = "This token lacks the scope `proxy`, so it cannot give its rights to a sandbox.";
+            return Err(Problem::forbidden(text));
+        }
+        let checked = rights.check(&shared.access, &payer.name);
+        checked.map_err(|text| Problem::unprocessable("invalid_setting", format!("{text}.")))?;
         let made = shared.deployer.outbound(&payer, CLIENT, class, hosts);
-        made.map_err(|error| super::workers::deploy_problem(&error))
+        let channel = made.map_err(|error| super::workers::deploy_problem(&error))?;
+        Ok(Outlet::with(channel, rights, &payer.name, CLIENT.into()))
     });
     let caller = Caller {
         sandboxes,
         tenant: tenant.name.clone(),
         worker: CLIENT.into(),
+        token,
+        execution: None,
         egress: None,
         outlets: Some(outlets),
         draining: Some(gateway.draining.clone()),

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use super::files::Torn;
 use super::flood::{Count, Counted, Deed};
+use crate::deploy::now_ms;
+use crate::observe::SandboxUsage;
 
 /// Names of capabilities in one record; further ones are counted.
 pub(crate) const GRANTED_MAX: usize = 64;
@@ -26,6 +28,8 @@ pub(crate) enum Entry {
     Counted(Box<Many>),
     /// Something was changed through the control API.
     Control(Box<Control>),
+    /// A sandbox was made, could not be made, or is over.
+    Sandbox(Box<Sandbox>),
 }
 
 /// The first line of a file.
@@ -95,6 +99,9 @@ pub(crate) struct About {
     /// For which of the tenant's users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<Arc<str>>,
+    /// In which sandbox it ran, and what that took beside CPU time.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) step: Option<Stepped>,
     /// Where it ran, and which rule decided it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) route: Option<Routed>,
@@ -109,6 +116,16 @@ pub(crate) struct About {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
 fn is_zero(number: &usize) -> bool {
     *number == 0
+}
+
+/// What a step took of its sandbox.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Stepped {
+    pub(crate) sandbox: Arc<str>,
+    pub(crate) memory_byte_seconds: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
 }
 
 /// A decision of the router.
@@ -155,6 +172,14 @@ pub(crate) struct Crossed {
     execution: Option<Arc<str>>,
     tenant: Arc<str>,
     worker: Arc<str>,
+    /// Which API token asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<Arc<str>>,
+    /// Whose sandbox it comes from or leads to, and which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<Arc<str>>,
     capability: Arc<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<Arc<str>>,
@@ -188,6 +213,9 @@ impl Crossed {
             execution: crossing.execution.clone(),
             tenant: crossing.tenant.clone(),
             worker: crossing.worker.clone(),
+            token: crossing.token.clone(),
+            user: crossing.sandbox.as_ref().map(|of| of.user.clone()),
+            sandbox: crossing.sandbox.as_ref().map(|of| of.id.clone()).filter(|id| !id.is_empty()),
             capability: crossing.capability.clone(),
             policy: crossing.policy.clone(),
             method: crossing.method.to_string(),
@@ -240,6 +268,50 @@ impl From<Counted> for Many {
             request_bytes,
             response_bytes,
             cost: (cost > 0).then_some(cost),
+        }
+    }
+}
+
+/// A moment in a sandbox's life.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Sandbox {
+    time: u64,
+    tenant: Arc<str>,
+    user: Arc<str>,
+    sandbox: Arc<str>,
+    /// `started`, why it ended, or the code of why it could not be made.
+    outcome: &'static str,
+    cpu_us: u64,
+    memory_byte_seconds: u64,
+    memory_bytes_peak: u64,
+    wall_us: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    uses: u64,
+}
+
+impl Sandbox {
+    pub(crate) fn new(
+        tenant: &str,
+        user: &str,
+        sandbox: &str,
+        outcome: &'static str,
+        usage: &SandboxUsage,
+    ) -> Self {
+        Self {
+            time: now_ms(),
+            tenant: tenant.into(),
+            user: user.into(),
+            sandbox: sandbox.into(),
+            outcome,
+            cpu_us: usage.cpu_us,
+            memory_byte_seconds: usage.memory_byte_seconds,
+            memory_bytes_peak: usage.memory_bytes_peak,
+            wall_us: usage.wall_us,
+            bytes_in: usage.bytes_in,
+            bytes_out: usage.bytes_out,
+            uses: usage.uses,
         }
     }
 }

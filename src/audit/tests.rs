@@ -324,6 +324,8 @@ fn crossings_beyond_the_rate_are_counted_and_none_is_lost() {
     let crossing = Crossing {
         tenant: "t".into(),
         worker: "w".into(),
+        sandbox: None,
+        token: None,
         execution: Some("e".into()),
         capability: "fetch".into(),
         policy: None,

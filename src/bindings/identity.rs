@@ -88,6 +88,8 @@ impl Bound for Signer {
             worker: self.worker.to_string(),
             // The id that the audit log and the meters use.
             inv: Some(under.trace.execution.as_ref().map_or_else(random_id, |own| own.id.to_string())),
+            user: None,
+            sandbox: None,
             code: Some(under.code.to_string()),
             egress: self.egress.clone(),
             budget: Some(Budget {

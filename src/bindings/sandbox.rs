@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use atoll_bindings::body::RequestBody;
 use atoll_bindings::channel::{CallContext, CallFuture, Channel};
+use atoll_bindings::crossing::ExecutionId;
 use atoll_bindings::link::Grant;
 use atoll_bindings::seam::ClientKind;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use super::{Bound, Place, Under};
 use crate::api::sandboxes::{self, Caller};
 use crate::config::Name;
 use crate::deploy::{DeployError, invalid};
-use crate::sandboxes::{Outlet, Sandboxes};
+use crate::sandboxes::{Outlet, Rights, Sandboxes};
 use crate::server::body::ReplyBody;
 
 /// Its settings: what the sandboxes that the worker uses may reach. Nothing, by default.
@@ -33,13 +34,24 @@ pub struct Sandbox {
     /// Patterns of hosts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     outbound: Vec<String>,
+    /// Secret proxies at `http://proxy.atoll/NAME/`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    proxies: Vec<String>,
+    /// For whom its identities may be, at `http://identity.atoll/token`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    audiences: Vec<String>,
 }
 
 impl Sandbox {
+    fn rights(&self) -> Rights {
+        Rights { proxies: self.proxies.clone(), audiences: self.audiences.clone() }
+    }
+
     pub(super) fn check(&self, place: &Place<'_>) -> Result<(), DeployError> {
         if place.sandboxes.is_none() {
             return Err(invalid("bindings", "this server has no sandboxes"));
         }
+        self.rights().check(place.access, &place.tenant.name).map_err(|text| invalid("bindings", text))?;
         place.outbound.channel(place.tenant, place.worker, self.egress.as_deref(), &self.outbound).map(drop)
     }
 
@@ -48,7 +60,7 @@ impl Sandbox {
         // The operator took the right away after the deploy: the sandboxes stay, without a way out.
         let channel = made.unwrap_or_default();
         let worker: Arc<str> = place.worker.into();
-        let egress = channel.map(|channel| Outlet::new(channel, &place.tenant.name, Arc::clone(&worker)));
+        let egress = Outlet::with(channel, self.rights(), &place.tenant.name, Arc::clone(&worker));
         Arc::new(Users {
             sandboxes: place.sandboxes.cloned(),
             tenant: place.tenant.name.clone(),
@@ -69,20 +81,32 @@ struct Users {
 }
 
 impl Bound for Users {
-    fn grant(&self, _under: Under<'_>) -> Grant {
-        Grant::Client(ClientKind::Sandboxes, Arc::new(self.clone()))
+    fn grant(&self, under: Under<'_>) -> Grant {
+        let channel: Arc<dyn Channel> = Arc::new(self.clone());
+        // So that each use says of which execution it is.
+        Grant::Client(ClientKind::Sandboxes, under.trace.channel(&channel))
     }
 }
 
 impl Channel for Users {
     fn fetch(&self, _context: CallContext, request: http::Request<RequestBody>) -> CallFuture {
         let users = self.clone();
+        let execution = request.extensions().get::<ExecutionId>().map(|id| Arc::clone(&id.0));
         Box::pin(async move {
             let Some(sandboxes) = users.sandboxes else {
                 return Ok(sandboxes::not_configured().response().map(into_reply));
             };
             let Users { tenant, worker, egress, .. } = users;
-            let caller = Caller { sandboxes, tenant, worker, egress, outlets: None, draining: None };
+            let caller = Caller {
+                sandboxes,
+                tenant,
+                worker,
+                token: None,
+                execution,
+                egress,
+                outlets: None,
+                draining: None,
+            };
             Ok(sandboxes::worker(caller, request).await.map(into_reply))
         })
     }

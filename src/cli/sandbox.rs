@@ -118,7 +118,12 @@ fn variables(env: Vec<(String, String)>) -> Map<String, Value> {
 }
 
 async fn create(args: Create) -> Result<()> {
-    let mut body = json!({ "outbound": args.outbound, "env": variables(args.env) });
+    let mut body = json!({
+        "outbound": args.outbound,
+        "proxies": args.proxies,
+        "audiences": args.audiences,
+        "env": variables(args.env),
+    });
     if let Some(egress) = args.egress {
         body["egress"] = egress.into();
     }

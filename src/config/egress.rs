@@ -8,11 +8,15 @@
 //! concurrent_max = 20
 //! request_bytes_max = 1048576
 //! response_bytes_max = 10485760
+//! tunnels = { ports = [443], idle_s = 60, life_s = 600 }     # of sandboxes: `CONNECT`; these are the defaults
 //! ```
 //!
 //! A class is the operator's ceiling; the list that a deployment brings along (`outbound`) can only narrow it.
 
-use atoll_bindings::egress::{Caps, HostPattern, PATTERNS_MAX, Policy, Rule};
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_bindings::egress::{Caps, HostPattern, PATTERNS_MAX, Policy, Rule, TunnelRules};
 use http::Method;
 use serde::Deserialize;
 
@@ -22,6 +26,10 @@ use super::{ConfigError, ensure};
 pub(super) const CLASSES_MAX: usize = 1_000;
 /// Most methods or paths of one rule.
 const RULE_ENTRIES_MAX: usize = 100;
+/// Most ports for tunnels.
+const TUNNEL_PORTS_MAX: usize = 100;
+/// Longest life of a tunnel, and longest silence in it, that can be configured, in seconds.
+const TUNNEL_SECONDS_MAX: u64 = 24 * 3_600;
 
 /// One class, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +38,8 @@ pub struct EgressClass {
     pub policy: Policy,
     /// How many and how large, for each tenant.
     pub caps: Caps,
+    /// Tunnels of sandboxes.
+    pub tunnels: Arc<TunnelRules>,
 }
 
 #[derive(Default, Deserialize)]
@@ -41,6 +51,33 @@ pub(super) struct RawClass {
     concurrent_max: Option<u32>,
     request_bytes_max: Option<u64>,
     response_bytes_max: Option<u64>,
+    tunnels: RawTunnels,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawTunnels {
+    ports: Option<Vec<u16>>,
+    idle_s: Option<u64>,
+    life_s: Option<u64>,
+}
+
+impl RawTunnels {
+    fn check(self, key: &str) -> Result<TunnelRules, ConfigError> {
+        let mut rules = TunnelRules::default();
+        if let Some(ports) = self.ports {
+            let sound = ports.len() <= TUNNEL_PORTS_MAX && !ports.contains(&0);
+            ensure(sound, key, "has at most 100 ports, from 1 on")?;
+            rules.ports = ports;
+        }
+        for (seconds, rule) in [(self.idle_s, &mut rules.idle), (self.life_s, &mut rules.life)] {
+            if let Some(seconds) = seconds {
+                ensure((1..=TUNNEL_SECONDS_MAX).contains(&seconds), key, "has times of 1 to 86400 seconds")?;
+                *rule = Duration::from_secs(seconds);
+            }
+        }
+        Ok(rules)
+    }
 }
 
 #[derive(Deserialize)]
@@ -78,6 +115,7 @@ impl RawClass {
             rules.into_iter().map(|raw| raw.check(&key(field), pattern)).collect::<Result<Vec<_>, _>>()
         };
         Ok(EgressClass {
+            tunnels: Arc::new(self.tunnels.check(&key("tunnels"))?),
             policy: Policy {
                 allow: rules("allow", self.allow, |text| text.parse().ok())?,
                 deny: rules("deny", self.deny, |text| HostPattern::denying(text).ok())?,
@@ -140,6 +178,9 @@ mod tests {
             ("[tenants.t]\negress = [\"missing\"]", "tenants.t.egress"),
             ("[outbound]\nname_servers = [\"x\"]", "name_servers"),
             ("[egress.a]\ncolour = 1", "colour"),
+            ("[egress.a]\ntunnels = { ports = [0] }", "egress.a.tunnels"),
+            ("[egress.a]\ntunnels = { idle_s = 0 }", "egress.a.tunnels"),
+            ("[egress.a]\ntunnels = { life_s = 86401 }", "egress.a.tunnels"),
         ] {
             let error = Config::parse(text, Overrides::default()).unwrap_err().to_string();
             assert!(error.contains(named), "{text}: {error}");

@@ -79,18 +79,18 @@ impl Outbound {
         let patterns: Vec<HostPattern> = patterns.iter().map(parse).collect::<Result<_, _>>()?;
         let class = class.or(tenant.egress.first().map(String::as_str));
         let mut policies = Vec::new();
-        let (gate, class) = match class {
-            None => (Arc::new(Gate::new(Caps::default())), None),
+        let (gate, class, tunnels) = match class {
+            None => (Arc::new(Gate::new(Caps::default())), None, Arc::default()),
             Some(class) => {
                 let grant = self.grant(tenant, class)?;
                 policies.extend(grant.policies);
-                (grant.gate, grant.class)
+                (grant.gate, grant.class, grant.tunnels)
             }
         };
         if !patterns.is_empty() {
             policies.push(Policy::of(patterns));
         }
-        let grant = Grant { policies, class, gate };
+        let grant = Grant { policies, class, gate, tunnels };
         Ok(Some(Arc::new(Egress::granted(&self.net, grant, format!("{}/{name}", tenant.name)))))
     }
 
@@ -116,6 +116,7 @@ impl Outbound {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         let gate = gates.entry((tenant.name.clone(), class.to_owned()));
         let gate = Arc::clone(gate.or_insert_with(|| Arc::new(Gate::new(known.caps))));
-        Ok(Grant { policies: vec![known.policy.clone()], class: Some(class.into()), gate })
+        let tunnels = Arc::clone(&known.tunnels);
+        Ok(Grant { policies: vec![known.policy.clone()], class: Some(class.into()), gate, tunnels })
     }
 }

@@ -11,7 +11,7 @@ use atoll_loader::limits::Limits;
 
 use super::trace::{Execution, Trace};
 use crate::admission::Permit;
-use crate::audit::entry::{self, About, Entry, GRANTED_MAX, Routed};
+use crate::audit::entry::{self, About, Entry, GRANTED_MAX, Routed, Stepped};
 use crate::deploy::now_ms;
 use crate::observe::{Finished, Observer};
 
@@ -110,6 +110,11 @@ impl Record {
     pub(crate) fn runs_step(&mut self, code: String, limits: Limits) {
         self.about.code = Some(code);
         self.limits = Some(limits);
+    }
+
+    /// Says in which sandbox the step ran, and what it took of it.
+    pub(crate) fn stepped(&mut self, step: Stepped) {
+        self.about.step = Some(step);
     }
 
     /// Where body bytes are counted.

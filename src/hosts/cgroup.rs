@@ -14,6 +14,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use atoll_container_bridge::cgroup::hand_on;
+
+/// What hosts are bounded by.
+const CONTROLLERS: [&str; 2] = ["memory", "pids"];
 /// Threads that one host may have: more than its isolates and their helpers ever are.
 const TASKS_MAX: u64 = 32_768;
 /// The kernel's bound on memory, in percent of what the host's own watch allows: the watch ends the process at 110.
@@ -41,7 +45,7 @@ impl Groups {
             || io::Error::new(io::ErrorKind::Unsupported, "no controllers for memory and pids are mounted");
         let groups = Self::locate(&mounts, &own).ok_or_else(unsupported)?;
         if let Self::V2(own) = &groups {
-            hand_on_controllers(own, std::process::id())?;
+            hand_on(own, std::process::id(), &CONTROLLERS)?;
         }
         groups.sweep();
         Ok(groups)
@@ -116,7 +120,7 @@ fn owner(name: &str) -> Option<u32> {
 }
 
 fn has_controllers(list: &str) -> bool {
-    ["memory", "pids"].iter().all(|wanted| list.split_whitespace().any(|name| name == *wanted))
+    CONTROLLERS.iter().all(|wanted| list.split_whitespace().any(|name| name == *wanted))
 }
 
 /// A mounted hierarchy.
@@ -142,32 +146,6 @@ fn mount_of(line: &str, wanted: impl Fn(&str, &str) -> bool) -> Option<Mount<'_>
     let mut front = front.split(' ');
     let (root, point) = (front.nth(3)?, front.next()?);
     wanted(kind, options).then_some(Mount { root, point })
-}
-
-/// Lets groups below this one have limits. A group that does so can have no members of its own, so this process moves into a group
-/// below. That is done only if it is the only member: others are not ours to move.
-fn hand_on_controllers(own: &Path, pid: u32) -> io::Result<()> {
-    let control = own.join("cgroup.subtree_control");
-    if has_controllers(&fs::read_to_string(&control)?) {
-        return Ok(());
-    }
-    // The hierarchy's root may have both members and limits below it.
-    if fs::write(&control, "+memory +pids").is_ok() {
-        return Ok(());
-    }
-    let members = fs::read_to_string(own.join("cgroup.procs"))?;
-    if members.split_whitespace().any(|member| member != pid.to_string()) {
-        return Err(io::Error::other("this process shares its cgroup with others"));
-    }
-    let leaf = own.join(format!("atoll-{pid}-0"));
-    fs::create_dir(&leaf)?;
-    let moved = fs::write(leaf.join("cgroup.procs"), pid.to_string())
-        .and_then(|()| fs::write(&control, "+memory +pids"));
-    if moved.is_err() {
-        let _back = fs::write(own.join("cgroup.procs"), pid.to_string());
-        let _gone = fs::remove_dir(&leaf);
-    }
-    moved
 }
 
 /// One host's group; removed on drop, once the host is gone.

@@ -135,6 +135,8 @@ pub struct StepEnd {
     pub value: Value,
     /// What it used.
     pub usage: StepUsage,
+    /// The sandbox's name, unique on the machine.
+    pub sandbox: Arc<str>,
 }
 
 /// A step that the sandbox could not run, or not to its end.

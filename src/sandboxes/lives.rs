@@ -1,29 +1,38 @@
-//! What belongs to one sandbox beside what the bridge keeps: its exposed ports, its way out, and the bill of its user.
+//! What belongs to one sandbox beside what the bridge keeps: its exposed ports and its way out.
 //!
 //! ```text
-//!  Started ─▶ Life ─▶ ports by token, outlets ─▶ Ended: tokens gone, usage added to the user's bill, told
+//!  Started ─▶ Life ─▶ ports by token, outlets ─▶ Ended: tokens gone, usage on the user's bill, told
 //! ```
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
+use atoll_bindings::crossing::OfSandbox;
 use atoll_container_bridge::error::{Code, SandboxError};
 use atoll_container_bridge::limits::EGRESS_PORT;
 use atoll_container_bridge::manager::{AuditEvent, Owner, Usage};
 use dashmap::DashMap;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, watch};
 
-use super::egress::Outlet;
+use super::bills::Bills;
+use super::egress::{Outlet, Way};
+use super::tunnel::{TUNNELS_MAX, held};
+use crate::admission::Bucket;
+use crate::audit::{Audit, entry};
 use crate::observe::{Observer, SandboxEvent};
 
 /// Ports of one sandbox that are exposed at once.
 const PORTS_EXPOSED_MAX: usize = 16;
 /// Lowest port that can be exposed, as without privileges.
 const PORT_MIN: u16 = 1024;
+/// Identities, and refusals, of one sandbox per second, sustained.
+const ASKS_PER_SECOND: u32 = 10;
+/// The same at once after a quiet time.
+const ASKS_BURST: u32 = 50;
 /// Longest name of an exposed port, in bytes.
 const PORT_NAME_BYTES_MAX: usize = 128;
-/// Users whose bill of ended sandboxes is kept; of more, the one that had none for longest goes.
-const USERS_BILLED_MAX: usize = 10_000;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,15 +53,35 @@ pub(crate) struct Life {
     id: String,
     ports: Mutex<BTreeMap<u16, Exposed>>,
     way_out: Mutex<WayOut>,
+    tunnels: Arc<Semaphore>,
+    /// For what it asks of the gateway itself.
+    asks: Mutex<Bucket>,
+    began: Instant,
 }
 
 #[derive(Default)]
 struct WayOut {
     /// For the sandbox's whole life.
-    standing: Option<Outlet>,
+    standing: Option<Given>,
     /// For as long as a step runs.
-    lent: Option<Outlet>,
+    lent: Option<Given>,
     serving: bool,
+}
+
+/// An outlet that was given; with its drop, all that goes through it is cut.
+struct Given {
+    outlet: Outlet,
+    held: watch::Sender<()>,
+}
+
+impl Given {
+    fn new(outlet: Outlet) -> Self {
+        Self { outlet, held: held().0 }
+    }
+
+    fn way(&self) -> Way {
+        Way::new(self.outlet.clone(), self.held.subscribe())
+    }
 }
 
 impl Life {
@@ -71,16 +100,40 @@ impl Life {
     }
 
     /// The way out that holds now.
-    pub(super) fn outlet(&self) -> Option<Outlet> {
+    pub(super) fn way_out(&self) -> Option<Way> {
         let way = lock(&self.way_out);
-        way.lent.clone().or_else(|| way.standing.clone())
+        way.lent.as_ref().or(way.standing.as_ref()).map(Given::way)
+    }
+
+    /// Whether any way out that it has now comes with the right to use this proxy.
+    pub(super) fn may_use(&self, proxy: &str) -> bool {
+        let way = lock(&self.way_out);
+        [&way.lent, &way.standing].into_iter().flatten().any(|given| given.outlet.rights().has_proxy(proxy))
+    }
+
+    /// Whether it may ask the gateway itself for something now: each ask is work, and a line in a log.
+    pub(super) fn may_ask(&self) -> bool {
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        lock(&self.asks).take(ASKS_PER_SECOND, ASKS_BURST, now_ms).is_ok()
+    }
+
+    /// Places for tunnels.
+    pub(super) fn tunnels(&self) -> &Arc<Semaphore> {
+        &self.tunnels
+    }
+
+    /// What the audit trail says of it.
+    pub(crate) fn inside(&self) -> OfSandbox {
+        OfSandbox { user: self.owner.user.as_str().into(), id: self.id.as_str().into() }
     }
 
     /// Gives the sandbox a way out for its life; whether that is news.
     pub(super) fn stand(&self, outlet: Outlet) -> bool {
         let mut way = lock(&self.way_out);
-        let news = way.standing.as_ref() != Some(&outlet);
-        way.standing = Some(outlet);
+        let news = way.standing.as_ref().is_none_or(|given| given.outlet != outlet);
+        if news {
+            way.standing = Some(Given::new(outlet));
+        }
         news
     }
 
@@ -89,9 +142,15 @@ impl Life {
         lock(&self.way_out).standing = None;
     }
 
+    /// The sandbox is over: so is all that goes out of it.
+    fn ends(&self) {
+        let mut way = lock(&self.way_out);
+        (way.standing, way.lent) = (None, None);
+    }
+
     /// Gives it a way out until the guard is dropped. Only one step of a user runs at a time.
     pub(super) fn lend(self: &Arc<Self>, outlet: Outlet) -> Lent {
-        lock(&self.way_out).lent = Some(outlet);
+        lock(&self.way_out).lent = Some(Given::new(outlet));
         Lent(Arc::clone(self))
     }
 
@@ -114,55 +173,25 @@ impl Drop for Lent {
     }
 }
 
-/// All lives, and the bills of those that are over.
+/// All lives.
 pub(super) struct Lives {
     alive: DashMap<String, Arc<Life>>,
     /// By the token's hash: a look-up by the token itself would tell by its time how near a guess was.
     previews: DashMap<[u8; 32], (Arc<Life>, u16)>,
-    bills: Mutex<Bills>,
+    bills: Arc<Bills>,
     observer: Arc<dyn Observer>,
-}
-
-#[derive(Default)]
-struct Bills {
-    by_owner: HashMap<Owner, Usage>,
-    oldest_first: VecDeque<Owner>,
-}
-
-impl Bills {
-    fn add(&mut self, owner: Owner, usage: Usage) {
-        if let Some(bill) = self.by_owner.get_mut(&owner) {
-            *bill = sum(*bill, usage);
-            return;
-        }
-        if self.by_owner.len() >= USERS_BILLED_MAX
-            && let Some(oldest) = self.oldest_first.pop_front()
-        {
-            self.by_owner.remove(&oldest);
-        }
-        self.oldest_first.push_back(owner.clone());
-        self.by_owner.insert(owner, usage);
-    }
-}
-
-/// Both together; a peak is the larger one.
-pub(crate) fn sum(a: Usage, b: Usage) -> Usage {
-    Usage {
-        cpu_us: a.cpu_us.saturating_add(b.cpu_us),
-        memory_byte_seconds: a.memory_byte_seconds.saturating_add(b.memory_byte_seconds),
-        memory_bytes: 0,
-        memory_bytes_peak: a.memory_bytes_peak.max(b.memory_bytes_peak),
-        oom_kills: a.oom_kills.saturating_add(b.oom_kills),
-        wall_us: a.wall_us.saturating_add(b.wall_us),
-        bytes_in: a.bytes_in.saturating_add(b.bytes_in),
-        bytes_out: a.bytes_out.saturating_add(b.bytes_out),
-        uses: a.uses.saturating_add(b.uses),
-    }
+    /// Set once, by the server.
+    audit: OnceLock<Audit>,
 }
 
 impl Lives {
-    pub(super) fn new(observer: Arc<dyn Observer>) -> Self {
-        Self { alive: DashMap::new(), previews: DashMap::new(), bills: Mutex::default(), observer }
+    pub(super) fn new(observer: Arc<dyn Observer>, bills: Arc<Bills>) -> Self {
+        Self { alive: DashMap::new(), previews: DashMap::new(), bills, observer, audit: OnceLock::new() }
+    }
+
+    /// From now on, lives are told here as well.
+    pub(super) fn tell_to(&self, audit: Audit) {
+        let _first_wins = self.audit.set(audit);
     }
 
     /// Takes what the manager tells.
@@ -171,7 +200,10 @@ impl Lives {
             AuditEvent::Started { owner, sandbox } => {
                 let id = sandbox.as_str().to_owned();
                 let (ports, way_out) = Default::default();
-                let life = Life { owner: owner.clone(), id: id.clone(), ports, way_out };
+                let tunnels = Arc::new(Semaphore::new(TUNNELS_MAX));
+                let asks = Mutex::new(Bucket::full(ASKS_BURST, 0));
+                let (owner_of, began) = (owner.clone(), Instant::now());
+                let life = Life { owner: owner_of, id: id.clone(), ports, way_out, tunnels, asks, began };
                 self.alive.insert(id, Arc::new(life));
                 self.tell(owner, sandbox.as_str(), "started", Usage::default());
             }
@@ -179,22 +211,37 @@ impl Lives {
                 tracing::warn!(sandbox = sandbox.as_str(), %error, "a sandbox did not start");
                 self.tell(owner, sandbox.as_str(), error.code.as_str(), Usage::default());
             }
-            AuditEvent::Refused { owner, code } => self.tell(owner, "", code.as_str(), Usage::default()),
+            AuditEvent::Refused { owner, code } => {
+                self.observe(owner, "", code.as_str(), Usage::default());
+                // As often as somebody asks: counted.
+                if let Some(audit) = self.audit.get() {
+                    audit.refused(&owner.tenant.as_str().into(), code.as_str());
+                }
+            }
             // Told by who uses it, with what for.
             AuditEvent::Used { .. } => {}
             AuditEvent::Ended { owner, sandbox, why, usage } => {
                 if let Some((_, life)) = self.alive.remove(sandbox.as_str()) {
+                    life.ends();
                     for exposed in lock(&life.ports).values() {
                         self.previews.remove(&hash(&exposed.token));
                     }
                 }
-                lock(&self.bills).add(owner.clone(), *usage);
+                self.bills.add(owner.clone(), *usage);
                 self.tell(owner, sandbox.as_str(), why.as_str(), *usage);
             }
         }
     }
 
     fn tell(&self, owner: &Owner, sandbox: &str, what: &'static str, usage: Usage) {
+        self.observe(owner, sandbox, what, usage);
+        if let Some(audit) = self.audit.get() {
+            let told = entry::Sandbox::new(&owner.tenant, &owner.user, sandbox, what, &usage);
+            audit.note(entry::Entry::Sandbox(Box::new(told)));
+        }
+    }
+
+    fn observe(&self, owner: &Owner, sandbox: &str, what: &'static str, usage: Usage) {
         self.observer.sandbox(&SandboxEvent {
             tenant: &owner.tenant,
             user: &owner.user,
@@ -209,7 +256,7 @@ impl Lives {
     }
 
     pub(super) fn spent(&self, owner: &Owner) -> Usage {
-        lock(&self.bills).by_owner.get(owner).copied().unwrap_or_default()
+        self.bills.get(owner)
     }
 
     pub(super) fn expose(
@@ -269,14 +316,15 @@ mod tests {
 
     use super::*;
     use crate::observe::TracingObserver;
+    use crate::sandboxes::bills;
 
     fn owner(user: &str) -> Owner {
         Owner { tenant: "acme".into(), user: user.into() }
     }
 
-    #[test]
-    fn ports_are_seen_by_their_token_until_they_are_hidden_or_the_sandbox_ends() {
-        let lives = Lives::new(Arc::new(TracingObserver::default()));
+    #[tokio::test]
+    async fn ports_are_seen_by_their_token_until_they_are_hidden_or_the_sandbox_ends() {
+        let lives = Lives::new(Arc::new(TracingObserver::default()), bills::tests::in_memory().await);
         let sandbox = SandboxId::random().unwrap();
         lives.on(AuditEvent::Started { owner: owner("ann"), sandbox: sandbox.clone() });
         let life = lives.get(sandbox.as_str()).unwrap();
@@ -303,20 +351,5 @@ mod tests {
         assert_eq!(lives.expose(&life, 9000, None).unwrap_err().code, Code::SandboxGone);
         assert_eq!(lives.previews.len(), 0);
         assert_eq!(lives.spent(&owner("ann")), usage);
-    }
-
-    #[test]
-    fn bills_add_up_and_are_bounded() {
-        let mut bills = Bills::default();
-        let usage = Usage { cpu_us: 1, memory_bytes_peak: 3, uses: 2, ..Usage::default() };
-        bills.add(owner("first"), usage);
-        bills.add(owner("first"), Usage { memory_bytes_peak: 2, ..usage });
-        assert_eq!(bills.by_owner[&owner("first")], Usage { cpu_us: 2, uses: 4, ..usage });
-        for at in 0..USERS_BILLED_MAX {
-            bills.add(owner(&at.to_string()), usage);
-        }
-        assert_eq!(bills.by_owner.len(), USERS_BILLED_MAX);
-        assert!(!bills.by_owner.contains_key(&owner("first")));
-        assert_eq!(bills.oldest_first.len(), USERS_BILLED_MAX);
     }
 }

@@ -58,7 +58,8 @@ impl Sandboxes {
             bytes_in: after.bytes_in.saturating_sub(before.bytes_in),
             bytes_out: after.bytes_out.saturating_sub(before.bytes_out),
         };
-        Ok(StepEnd { exit: step_exit(&exit, &before, &after), value, usage })
+        let sandbox = lease.id().as_str().into();
+        Ok(StepEnd { exit: step_exit(&exit, &before, &after), value, usage, sandbox })
     }
 
     fn refuse_what_is_not_offered(&self, step: &SandboxStep) -> Result<(), StepFailed> {

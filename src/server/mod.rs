@@ -180,7 +180,7 @@ impl Server {
         let witness: Arc<dyn Witness> =
             Arc::new(crate::observe::Crossings { observer: observer.clone(), audit: audit.clone() });
         if let Some(sandboxes) = &sandboxes {
-            sandboxes.tell_to(witness.clone());
+            sandboxes.tell_to(witness.clone(), audit.clone());
         }
         let policies = config.tenants.values().map(|tenant| (tenant.name.clone(), tenant.policy));
         let admission = Admission::new(config.admission, policies, audit.clone());
@@ -219,6 +219,9 @@ impl Server {
             steps,
             sandboxes,
         });
+        if let Some(sandboxes) = &gateway.sandboxes {
+            sandboxes.serve_for(&gateway);
+        }
         let mut server = Self {
             addresses: Vec::new(),
             phase,

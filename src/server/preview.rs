@@ -166,6 +166,8 @@ impl Visit {
             tenant: tenant.shared(),
             worker: "preview".into(),
             execution: None,
+            sandbox: Some(life.inside()),
+            token: None,
             capability: CAPABILITY.into(),
             policy: Some(life.id().into()),
             method,

@@ -181,12 +181,12 @@ async fn the_execute_example_gives_result_logs_and_usage() {
 }
 
 /// Whether the programs that an agent runs are where a sandbox sees them; said aloud if not.
-fn has_programs(example: &str, programs: &[&str]) -> bool {
+pub(crate) fn has_programs(who: &str, programs: &[&str]) -> bool {
     let missing =
         |name: &&&str| !["/usr/bin", "/usr/local/bin"].iter().any(|dir| Path::new(dir).join(name).exists());
     let missing: Vec<_> = programs.iter().filter(missing).collect();
     if !missing.is_empty() {
-        eprintln!("SKIPPED: examples/{example} needs {missing:?} in /usr");
+        eprintln!("SKIPPED: {who} needs {missing:?} in /usr");
     }
     missing.is_empty()
 }
@@ -203,7 +203,7 @@ fn check_report(report: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_in_javascript_clones_installs_tests_and_reports() {
-    if !has_programs("agent-js", &["git", "node", "npm"]) {
+    if !has_programs("examples/agent-js", &["git", "node", "npm"]) {
         return;
     }
     let Some(server) = crate::sandbox::plain().await else { return };
@@ -216,7 +216,7 @@ async fn the_agent_in_javascript_clones_installs_tests_and_reports() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_in_python_clones_installs_tests_and_reports() {
-    if !has_programs("agent-python", &["git", "python3"]) {
+    if !has_programs("examples/agent-python", &["git", "python3"]) {
         return;
     }
     let Some(server) = crate::sandbox::plain().await else { return };

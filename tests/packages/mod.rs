@@ -224,6 +224,22 @@ async fn clients_in_node_reach_workers_as_on_workerd() {
     assert_eq!(reports[0], reports[1]);
 }
 
+/// Workers' own ciphers refuse with errors of their own; packages look for Node's codes.
+#[tokio::test(flavor = "multi_thread")]
+async fn ciphers_refuse_as_in_node() {
+    let atoll = Atoll::start(Options::default()).await;
+    let source = std::fs::read_to_string(packages().join("src/ciphers.mjs")).expect("it is there");
+    let flags = vec!["nodejs_compat".into()];
+    atoll.deploy(&Worker { flags, ..Worker::single("ciphers", &source) }).await;
+    let ours = atoll.send("ciphers", &Request::new("GET", "/")).await.json();
+    let (theirs, errors) = node::run("ciphers.mjs", &[]).await;
+    let theirs: serde_json::Value = serde_json::from_str(&theirs).expect(&errors);
+    assert!(theirs.as_object().is_some_and(|cases| cases.len() > 25), "{theirs}");
+    for (case, theirs) in theirs.as_object().into_iter().flatten() {
+        assert_eq!(&ours[case], theirs, "{case}");
+    }
+}
+
 /// workerd would compute for ever: what stops this code is a limit, here one of the loader and one of the tenant.
 #[tokio::test(flavor = "multi_thread")]
 async fn code_that_computes_for_ever_is_stopped_and_its_executor_told() {

@@ -58,6 +58,10 @@ async fn the_command_does_what_the_api_does() {
 
 fn commands(server: &Server) {
     assert!(ok(server, &["create", "ann", "--env", "A=b"], b"").starts_with("ann "));
+    ok(server, &["create", "ann", "--audience", "https://api.example"], b"");
+    let token =
+        ["exec", "ann", "--", "sh", "-c", "curl -sS \"$ATOLL_IDENTITY_URL?audience=https://api.example\""];
+    assert!(ok(server, &token, b"").contains("\"token\":\"ey"));
     let output = run(server, &["exec", "ann", "--", "echo $A; echo err >&2; exit 7"], b"");
     assert_eq!(
         (output.status.code(), &*output.stdout, &*output.stderr),

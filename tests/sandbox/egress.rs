@@ -88,7 +88,7 @@ async fn a_sandbox_reaches_what_its_class_lets_through_and_nothing_else() {
         ("GET", "http://169.254.169.254/latest".to_owned(), Value::Null, "403 egress_origin"),
         ("GET", world.url("inside.test", "/"), Value::Null, "403 egress_address"),
         ("GET", format!("http://{}/v1/sandboxes", world.server.address()), Value::Null, "403 egress_origin"),
-        ("CONNECT", format!("api.test:{}", world.web.port), Value::Null, "403 egress_connect"),
+        ("CONNECT", format!("api.test:{}", world.web.port), Value::Null, "403 egress_tunnel"),
         ("GET", "/v1/x".to_owned(), Value::Null, "400 bad_request"),
     ];
     let asked: Vec<Value> = rows.iter().map(|(method, url, body, _)| json!([method, url, body])).collect();

@@ -3,12 +3,14 @@
 
 mod api;
 mod bad;
+mod bills;
 mod binding;
 mod cli;
 mod egress;
 mod kubernetes;
 mod preview;
 mod steps;
+mod tunnel;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -44,14 +46,19 @@ impl std::ops::DerefMut for Server {
 /// A server with sandboxes, or `None` where this user cannot have any: said aloud, never as root.
 pub(crate) async fn start(options: Options) -> Option<Server> {
     let atoll = Atoll::start(options).await;
+    can_have_sandboxes(&atoll).await.then_some(Server(atoll))
+}
+
+/// Whether a server with `[sandbox]` can make any as this user; said aloud if not.
+pub(crate) async fn can_have_sandboxes(atoll: &Atoll) -> bool {
     let answer = atoll.control("PUT", "/v1/sandboxes/probe", None).await;
     if answer.status == 503 && !is_root() {
         eprintln!("SKIPPED: an ordinary user cannot bound sandboxes here: {}", answer.text());
-        return None;
+        return false;
     }
     assert_eq!(answer.status, 201, "{}\n{}", answer.text(), atoll.log());
     assert_eq!(atoll.control("DELETE", "/v1/sandboxes/probe", None).await.status, 204);
-    Some(Server(atoll))
+    true
 }
 
 /// With nothing special.

@@ -17,7 +17,7 @@ const MINE: &str = "export default async (wishes, env) => {
 };";
 
 /// What a verifier elsewhere makes of a token: only the published keys, and a library.
-async fn verified(world: &World, token: &str, audience: &str) -> Result<Value, String> {
+pub(super) async fn verified(world: &World, token: &str, audience: &str) -> Result<Value, String> {
     let keys = world.server.control("GET", "/.well-known/jwks.json", None).await.json();
     let header = jsonwebtoken::decode_header(token).map_err(|error| error.to_string())?;
     let key = keys["keys"]

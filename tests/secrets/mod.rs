@@ -5,6 +5,7 @@ mod endpoint;
 mod identity;
 mod keep;
 mod rows;
+mod sandbox;
 mod tokens;
 
 use std::io::Write as _;

@@ -7,7 +7,7 @@
 //!      └── else: the nearest miss: Path, Method, Origin
 //! ```
 //!
-//! Requests only: connections have [`Policy::check_tcp`]. An empty list of allow rules allows nothing. A deny rule without scheme or port means all of them, an allow rule without
+//! Requests only: connections have [`Policy::check_tcp`], and tunnels of sandboxes [`Policy::check_tunnel`]. An empty list of allow rules allows nothing. A deny rule without scheme or port means all of them, an allow rule without
 //! them means https on 443: each errs to the safe side.
 
 use http::Method;
@@ -46,6 +46,11 @@ pub struct Policy {
 impl Rule {
     fn method(&self, method: &Method) -> bool {
         self.methods.is_empty() || self.methods.contains(method)
+    }
+
+    /// Whether it must see a request to decide.
+    fn is_narrow(&self) -> bool {
+        !self.methods.is_empty() || !self.paths.is_empty()
     }
 
     fn path(&self, path: &str) -> bool {
@@ -103,6 +108,28 @@ impl Policy {
             Some(_) => Ok(()),
             None => Err(Denial::Origin),
         }
+    }
+
+    /// Decides about a tunnel, in which nobody sees anything but host and port. A rule for `https` there is enough, since TLS is what
+    /// tunnels are for, and so is one that says `tcp://`. But where any rule for the host and port needs a method or a path, there
+    /// is no tunnel, even if a wider rule allows all of it: whoever wrote the narrow one wants requests there to be seen. Only a
+    /// `tcp://` rule says otherwise. A deny rule of any scheme forbids, whatever its paths and methods are.
+    ///
+    /// # Errors
+    /// The reason for a no.
+    pub fn check_tunnel(&self, host: &str, port: u16) -> Result<(), Denial> {
+        let at = |rule: &Rule, scheme: Scheme| rule.origin.covers(scheme, host, port);
+        let web = |rule: &Rule| at(rule, Scheme::Https) || at(rule, Scheme::Http);
+        if self.deny.iter().any(|rule| web(rule) || at(rule, Scheme::Tcp)) {
+            return Err(Denial::Rule);
+        }
+        if self.allow.iter().any(|rule| at(rule, Scheme::Tcp) && !rule.is_narrow()) {
+            return Ok(());
+        }
+        if self.allow.iter().any(|rule| web(rule) && rule.is_narrow()) {
+            return Err(Denial::Tunnel);
+        }
+        if self.allow.iter().any(|rule| at(rule, Scheme::Https)) { Ok(()) } else { Err(Denial::Origin) }
     }
 }
 
@@ -169,6 +196,41 @@ mod tests {
     }
 
     #[test]
+    fn tunnels_go_where_no_rule_must_see_a_request() {
+        let policy = Policy {
+            allow: vec![
+                rule("*", &[], &[]),
+                rule("paths.example.com", &[], &["/v1"]),
+                rule("methods.example.com", &["GET"], &[]),
+                rule("http://plain.example.com:443", &["GET"], &[]),
+                rule("both.example.com", &["GET"], &[]),
+                rule("tcp://both.example.com:443", &[], &[]),
+                rule("tcp://narrow.example.com:443", &["GET"], &[]),
+                rule("narrow.example.com", &["GET"], &[]),
+                rule("tcp://db.example.com:5432", &[], &[]),
+                rule("http://web.example.com:8080", &[], &[]),
+            ],
+            deny: vec![deny("no.example.com", &["/x"]), deny("http://half.example.com", &[])],
+        };
+        for (host, port, expected) in [
+            ("any.example.com", 443, Ok(())),
+            ("any.example.com", 8443, Err("egress_origin")),
+            ("paths.example.com", 443, Err("egress_tunnel")),
+            ("methods.example.com", 443, Err("egress_tunnel")),
+            ("plain.example.com", 443, Err("egress_tunnel")),
+            ("both.example.com", 443, Ok(())),
+            ("narrow.example.com", 443, Err("egress_tunnel")),
+            ("db.example.com", 5432, Ok(())),
+            ("web.example.com", 8080, Err("egress_origin")),
+            ("no.example.com", 443, Err("egress_rule")),
+            ("half.example.com", 443, Err("egress_rule")),
+        ] {
+            assert_eq!(policy.check_tunnel(host, port).map_err(Denial::code), expected, "{host}:{port}");
+        }
+        assert_eq!(Policy::default().check_tunnel("a", 443), Err(Denial::Origin));
+    }
+
+    #[test]
     fn an_empty_list_allows_nothing() {
         assert_eq!(check(&Policy::default(), "GET", "https://example.com/"), Err("egress_origin"));
     }
@@ -178,7 +240,36 @@ mod tests {
             .prop_map(str::to_owned)
     }
 
+    fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
+        let method = prop_oneof![Just(""), Just("GET"), Just("POST")];
+        let path = prop_oneof![Just(""), Just("/v1")];
+        let origin = prop_oneof![hosts(), hosts().prop_map(|host| format!("http://{host}:443"))];
+        let one = (origin, method, path).prop_map(|(origin, method, path)| {
+            let some = |text: &'static str| if text.is_empty() { vec![] } else { vec![text] };
+            rule(&origin, &some(method), &some(path))
+        });
+        prop::collection::vec(one, 0..5)
+    }
+
     proptest! {
+        /// Whatever a tunnel could carry over TLS, a request with it would have been allowed as well: without `tcp://` no tunnel is
+        /// wider than the rules for requests, and a deny rule never makes it wider.
+        #[test]
+        fn a_tunnel_is_no_way_around_the_rules(
+            allow in any_rules(), deny in any_rules(),
+            host in prop_oneof![Just("a.example"), Just("b.a.example"), Just("c.example")],
+            method in prop_oneof![Just(Method::GET), Just(Method::POST), Just(Method::DELETE)],
+            path in prop_oneof![Just("/"), Just("/v1/x"), Just("/v2")],
+        ) {
+            let url = Url::parse(&format!("https://{host}{path}")).unwrap();
+            let policy = Policy { allow, deny };
+            if policy.check_tunnel(host, 443).is_ok() {
+                prop_assert_eq!(policy.check(&method, &url), Ok(()));
+            }
+            let undenied = Policy { deny: Vec::new(), ..policy.clone() };
+            prop_assert!(policy.check_tunnel(host, 443).is_err() || undenied.check_tunnel(host, 443).is_ok());
+        }
+
         /// Adding a deny rule never allows more; adding an allow rule never allows less; deny wins.
         #[test]
         fn rules_are_monotone(

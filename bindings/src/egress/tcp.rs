@@ -8,7 +8,7 @@
 //!
 //! A connection crosses the seam as what the seam already has: the body of a request and the body of its answer. The scheme of
 //! the URL says how it is secured: `tcp` not at all, `tls` from the start, `starttls` when the guest says so. Only then is the
-//! outgoing body framed ([`Frames`]), because bytes alone could not say it.
+//! outgoing body framed ([`Frames`]), because bytes alone could not say it. A [`Tunnel`] of a sandbox is the same under other rules.
 //!
 //! Both directions are polled by one task, which ends with the guest's body or the guest's interest, so with the invocation at
 //! the latest. What a guest does not read stays with the peer: one piece waits here.
@@ -34,6 +34,7 @@ use url::Url;
 
 use super::gate::Slot;
 use super::meter::{Received, Sent};
+use super::tunnel::Tunnel;
 use super::{Inner, Refusal};
 use crate::body::{BoxError, ReplyBody, RequestBody};
 use crate::crossing::{Denial, Telling, Verdict};
@@ -98,15 +99,24 @@ impl Inner {
     /// Opens a connection. What the guest sends is the request's body; what it gets, that of the answer.
     pub(super) async fn connect(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         mut telling: Telling,
     ) -> Result<Response<ReplyBody>, Refusal> {
-        match self.open(request, &mut telling).await {
+        let tunnel = request.extensions_mut().remove::<Tunnel>();
+        if let Some(tunnel) = &tunnel {
+            telling.ended_by(Arc::clone(&tunnel.end));
+        }
+        match self.open(request, tunnel.as_ref(), &mut telling).await {
             Ok((body, slot)) => {
                 telling.verdict(Verdict::Answered(200));
                 let max = self.grant.gate.caps().response_bytes_max.unwrap_or(u64::MAX);
                 let body = RequestBody::stream(body);
-                Ok(Response::new(RequestBody::stream(Received { body, max, telling, _slot: slot })))
+                let body = RequestBody::stream(Received { body, max, telling, _slot: slot });
+                let mut response = Response::new(body);
+                if tunnel.is_some() {
+                    response.extensions_mut().insert(self.grant.terms());
+                }
+                Ok(response)
             }
             Err(refusal) => {
                 telling.verdict(refusal.verdict());
@@ -118,6 +128,7 @@ impl Inner {
     async fn open(
         &self,
         request: Request<RequestBody>,
+        tunnel: Option<&Tunnel>,
         telling: &mut Telling,
     ) -> Result<(Arriving, Slot), Refusal> {
         let target = Target::of(request.uri())?;
@@ -129,8 +140,19 @@ impl Inner {
         if self.grant.policies.is_empty() {
             return Err(denied(Denial::Origin));
         }
-        let mut policies = self.grant.policies.iter();
-        policies.try_for_each(|policy| policy.check_tcp(&target.host, target.port)).map_err(denied)?;
+        let place = match tunnel {
+            None => {
+                let mut policies = self.grant.policies.iter();
+                policies
+                    .try_for_each(|policy| policy.check_tcp(&target.host, target.port))
+                    .map_err(denied)?;
+                None
+            }
+            Some(tunnel) => {
+                self.grant.check_tunnel(&target.host, target.port).map_err(denied)?;
+                Some((tunnel.place().map_err(denied)?, tunnel.over.clone()))
+            }
+        };
         let slot = self.grant.gate.enter().map_err(denied)?;
         let max = self.grant.gate.caps().request_bytes_max;
         let outgoing = Sent::wrap(request.into_body(), &telling.sent, max).map_err(denied)?;
@@ -141,6 +163,18 @@ impl Inner {
         })?;
         let (pieces, arriving) = mpsc::channel(1);
         let secure = Secure { tls: self.net.tls.clone(), host: target.host };
+        if let Some((place, mut over)) = place {
+            tokio::spawn(async move {
+                let mut upload = Upload::plain(outgoing);
+                tokio::select! {
+                    // Nothing is ever sent there: its end is the end of the tunnel.
+                    _ = over.changed() => {}
+                    _ = pass(stream, &mut upload, &pieces) => {}
+                }
+                drop(place);
+            });
+            return Ok((Arriving(arriving), slot));
+        }
         match target.security {
             Security::On => {
                 let stream = secure.shake_hands(stream, None).await.map_err(network)?;

@@ -162,6 +162,8 @@ impl Web {
 /// An authority, and a server's configuration with a certificate of it for these names.
 pub fn certificate(names: &[&str]) -> (CertificateDer<'static>, rustls::ServerConfig) {
     let mut params = rcgen::CertificateParams::default();
+    // Of another name than the certificates that it signs, or some clients take those for their own issuers.
+    params.distinguished_name.push(rcgen::DnType::CommonName, "the tests' authority");
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let ca = params.self_signed(&ca_key).unwrap();

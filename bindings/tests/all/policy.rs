@@ -26,6 +26,7 @@ fn granted(net: &EgressNet, hosts: &[&str], caps: Caps) -> Egress {
         policies: vec![Policy::of(hosts)],
         class: Some("std".into()),
         gate: Arc::new(Gate::new(caps)),
+        tunnels: Arc::default(),
     };
     Egress::granted(net, grant, "acme/w")
 }
@@ -223,7 +224,12 @@ async fn a_redirect_is_judged_like_a_request() {
         allow: vec![rule(&here, &["/open"]), rule("http://*:*", &["/meta"])],
         deny: vec![Rule::from(HostPattern::denying("no.example").unwrap())],
     };
-    let grant = Grant { policies: vec![policy], class: None, gate: Arc::new(Gate::new(Caps::default())) };
+    let grant = Grant {
+        policies: vec![policy],
+        class: None,
+        gate: Arc::new(Gate::new(Caps::default())),
+        tunnels: Arc::default(),
+    };
     let egress = Egress::granted(&net, grant, "w");
     for (to, code) in [
         (format!("{here}/closed"), "egress_path"),

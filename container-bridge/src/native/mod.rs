@@ -137,6 +137,10 @@ impl Native {
             return Err(SandboxError::new(Code::InvalidArgument, text));
         }
         DirBuilder::new().recursive(true).mode(0o755).create(&config.state_dir).context("state directory")?;
+        // What cannot be bounded is refused when it is asked for, with the reason.
+        if let Err(error) = Cgroup::prepare(config.cgroup_parent.as_deref()) {
+            tracing::warn!(%error, "sandboxes cannot be bounded");
+        }
         Ok(Self { config })
     }
 

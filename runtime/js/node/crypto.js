@@ -1,6 +1,6 @@
 // `node:crypto`: hashes, HMACs, key derivation, random values and secret keys. The computing is Rust's (ops/digest.rs);
-// WebCrypto is the isolate's own. Asymmetric keys, signatures and ciphers are WebCrypto's alone: their functions here
-// say that they are not implemented.
+// WebCrypto is the isolate's own. Ciphers are in cipher.js. Asymmetric keys and signatures are WebCrypto's alone: their
+// functions here say that they are not implemented.
 (function () {
 "use strict";
 const { core, primordials } = __bootstrap;
@@ -453,20 +453,21 @@ const crypto = {
   getRandomValues: (array) => web.getRandomValues(array),
   pseudoRandomBytes: randomBytes, randomBytes, randomFill, randomFillSync, randomInt, randomUUID, scrypt, scryptSync,
   timingSafeEqual, subtle: web.subtle, webcrypto: web,
-  getCiphers: () => [], getCurves: () => [], getFips: () => 0, fips: false,
+  ...core.loadExtScript("ext:atoll/node/cipher.js")({ bytes, data, defineClass, keyBytes }),
+  getCurves: () => [], getFips: () => 0, fips: false,
   secureHeapUsed: () => ({ total: 0, used: 0, utilization: 0, min: 0 }),
 };
 for (const name of [
-  "checkPrime", "checkPrimeSync", "createCipheriv", "createDecipheriv", "createDiffieHellman",
+  "checkPrime", "checkPrimeSync", "createDiffieHellman",
   "createDiffieHellmanGroup", "createECDH", "createPrivateKey", "createPublicKey", "createSign", "createVerify",
   "diffieHellman", "generateKey", "generateKeyPair", "generateKeyPairSync", "generateKeySync", "generatePrime",
-  "generatePrimeSync", "getCipherInfo", "getDiffieHellman", "privateDecrypt", "privateEncrypt", "publicDecrypt",
+  "generatePrimeSync", "getDiffieHellman", "privateDecrypt", "privateEncrypt", "publicDecrypt",
   "publicEncrypt", "setEngine", "setFips", "sign", "verify",
 ]) {
   crypto[name] = absent(name);
 }
 for (const name of [
-  "Certificate", "Cipheriv", "Decipheriv", "DiffieHellman", "DiffieHellmanGroup", "ECDH", "Sign", "Verify",
+  "Certificate", "DiffieHellman", "DiffieHellmanGroup", "ECDH", "Sign", "Verify",
   "X509Certificate",
 ]) {
   crypto[name] = absentClass(name);

@@ -24,7 +24,7 @@ use crate::memory::External;
 use crate::watchdog::Slot;
 
 /// How much is hashed between two looks at the verdict, in bytes: well under a millisecond.
-const STEP_BYTES: usize = 256 * 1024;
+pub(super) const STEP_BYTES: usize = 256 * 1024;
 /// How many rounds of a derivation are made between two looks.
 const STEP_ROUNDS: u32 = 1_024;
 /// What a running hash may hold natively, in bytes: two states of the largest with their blocks.
@@ -121,13 +121,9 @@ impl Hasher {
         external: Arc<External>,
         running: Box<dyn Running>,
     ) -> Result<Self, OutOfRange> {
-        if !external.reserve(STATE_BYTES) {
-            // Many may be garbage.
-            scope.low_memory_notification();
-            if !external.reserve(STATE_BYTES) {
-                return Err(OutOfRange("Too many hashes at once".into()));
-            }
-        }
+        external
+            .reserve_or_collect(scope, STATE_BYTES)
+            .ok_or_else(|| OutOfRange("Too many hashes at once".into()))?;
         Ok(Self { running: RefCell::new(Some(running)), external })
     }
 }
@@ -207,7 +203,7 @@ pub(crate) fn op_node_hash_copy(
 }
 
 /// What a stopped guest gets. It never sees it: V8 unwinds it.
-fn go_on(slot: &Slot) -> Result<(), Thrown> {
+pub(super) fn go_on(slot: &Slot) -> Result<(), Thrown> {
     if slot.verdict().is_some() { Err(Thrown("stopped".into())) } else { Ok(()) }
 }
 

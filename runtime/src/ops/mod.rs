@@ -4,6 +4,7 @@
 //! Ops never panic: a panic under V8's frames would take the whole process.
 
 mod body;
+mod cipher;
 mod digest;
 mod invocation;
 mod node;
@@ -49,6 +50,12 @@ deno_core::extension!(
         digest::op_node_pbkdf2,
         digest::op_node_hkdf,
         digest::op_node_scrypt,
+        cipher::op_node_cipher_create,
+        cipher::op_node_cipher_aad,
+        cipher::op_node_cipher_update,
+        cipher::op_node_cipher_final,
+        cipher::op_node_cipher_tag,
+        cipher::op_node_cipher_is_tag,
         node::op_is_ascii,
         node::op_is_utf8,
         node::op_transcode,

@@ -41,7 +41,7 @@ pub(crate) struct Budget {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Claims {
     pub(crate) iss: String,
-    /// `tenant/worker`, or `tenant/token:ID` for an API token.
+    /// `tenant/worker`, `tenant/token:ID` for an API token, or `tenant/user:ID` for a user's sandbox.
     pub(crate) sub: String,
     pub(crate) aud: String,
     pub(crate) iat: u64,
@@ -49,11 +49,17 @@ pub(crate) struct Claims {
     pub(crate) exp: u64,
     pub(crate) jti: String,
     pub(crate) tenant: String,
-    /// The worker's name, or the execution's id.
+    /// The worker's name, or the execution's id; of a sandbox, who gave it its rights.
     pub(crate) worker: String,
     /// The invocation; also the name under which it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) inv: Option<String>,
+    /// The tenant's user for whom it runs, in a sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
+    /// The sandbox in which it runs; nothing that it says is true any more when that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sandbox: Option<String>,
     /// Hash of the code that runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) code: Option<String>,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  invocation ─▶ env.IDENTITY.token({ audience }) ─┐                     ┌─▶ /v1/proxy/NAME/…   audience ISSUER/v1/proxy/NAME
+//!  sandbox ────▶ GET http://identity.atoll/token ──┤                     │
 //!  API token ──▶ POST /v1/tokens/identity ─────────┼─▶ JWT, ≤ 60 s ──────┼─▶ others: keys at ISSUER/.well-known/jwks.json
 //!  JWT for ISSUER itself ── exchanged: same or less┘                     └─▶ exchanged again for a narrower one
 //!  API token ──▶ POST /v1/tokens/delegation ─────────▶ Biscuit, ≤ 24 h ──▶ narrowed offline ──▶ /v1/proxy/NAME/…
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use atoll_bindings::crossing::OfSandbox;
 use serde_json::{Value, json};
 
 pub use ring::RingError;
@@ -53,6 +55,8 @@ pub(crate) struct Bearer {
     pub(crate) sub: String,
     /// The invocation behind it.
     pub(crate) inv: Option<String>,
+    /// The sandbox that got it.
+    pub(crate) sandbox: Option<OfSandbox>,
 }
 
 /// Signs and checks.
@@ -161,8 +165,8 @@ impl Issuer {
             "id_token_signing_alg_values_supported": ["EdDSA"],
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "claims_supported": ["iss", "sub", "aud", "iat", "nbf", "exp", "jti", "tenant", "worker", "inv", "code",
-                "egress", "budget", "act", "once"],
+            "claims_supported": ["iss", "sub", "aud", "iat", "nbf", "exp", "jti", "tenant", "worker", "inv", "user", "sandbox",
+                "code", "egress", "budget", "act", "once"],
         })
     }
 
@@ -217,7 +221,9 @@ impl Issuer {
     ) -> Result<Bearer, Rejected> {
         if token.contains('.') {
             let claims = self.verify(token, &self.proxy_audience(proxy))?;
-            return Ok(Bearer { tenant: claims.tenant, sub: claims.sub, inv: claims.inv });
+            let Claims { tenant, sub, inv, user, sandbox, .. } = claims;
+            let sandbox = user.zip(sandbox).map(|(user, id)| OfSandbox { user: user.into(), id: id.into() });
+            return Ok(Bearer { tenant, sub, inv, sandbox });
         }
         let ring = self.ring();
         let [token, proxy, method] = [token, proxy, method].map(str::to_owned);
@@ -232,7 +238,7 @@ impl Issuer {
             Answer::Allowed { tenant, ids, .. } if ids.iter().any(|id| self.is_revoked(&tenant, id)) => {
                 Err(Rejected::Invalid)
             }
-            Answer::Allowed { tenant, sub, .. } => Ok(Bearer { tenant, sub, inv: None }),
+            Answer::Allowed { tenant, sub, .. } => Ok(Bearer { tenant, sub, inv: None, sandbox: None }),
             Answer::Forged => Err(Rejected::Invalid),
             Answer::Refused => Err(Rejected::Refused),
             Answer::Busy => Err(Rejected::Busy),

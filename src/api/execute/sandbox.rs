@@ -15,6 +15,7 @@ use super::{ErrorOutput, ExecuteOutput, LogOutput, UsageOutput};
 use crate::admission::Kind;
 use crate::api::events::Events;
 use crate::api::input::Strict;
+use crate::audit::entry::Stepped;
 use crate::dispatch::record::Record;
 use crate::problem::Problem;
 use crate::route::decide;
@@ -79,6 +80,9 @@ pub(super) async fn run(
     match ended {
         Err(failed) => Err(refuse(record, failed_problem(&failed))),
         Ok(end) => {
+            let StepUsage { memory_byte_seconds, bytes_in, bytes_out, .. } = end.usage;
+            let sandbox = Arc::clone(&end.sandbox);
+            record.stepped(Stepped { sandbox, memory_byte_seconds, bytes_in, bytes_out });
             let ended = Ended { outcome: outcome(&end), usage: usage(end.usage) };
             record.finish(&ended);
             let usage = UsageOutput::priced(ended.usage, gateway.config.cost.as_ref());

@@ -12,7 +12,7 @@ use super::ports::{PortOutput, outputs};
 use super::{Call, files, next, no_content, problem};
 use crate::api::json;
 use crate::problem::Problem;
-use crate::sandboxes::{Outlet, Sandboxes, sum};
+use crate::sandboxes::{Rights, Sandboxes, sum};
 use crate::server::body::ReplyBody;
 
 #[derive(Default, Deserialize)]
@@ -21,6 +21,10 @@ struct MakeInput {
     egress: Option<String>,
     #[serde(default)]
     outbound: Vec<String>,
+    #[serde(default)]
+    proxies: Vec<String>,
+    #[serde(default)]
+    audiences: Vec<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
 }
@@ -134,15 +138,14 @@ pub(super) fn list(call: &Call) -> Result<Response<ReplyBody>, Problem> {
 
 pub(super) async fn make(mut call: Call) -> Result<Response<ReplyBody>, Problem> {
     call.query(&[])?;
-    let MakeInput { egress, outbound, env } = call.optional_json().await?;
-    if egress.is_some() || !outbound.is_empty() {
+    let MakeInput { egress, outbound, proxies, audiences, env } = call.optional_json().await?;
+    let rights = Rights { proxies, audiences };
+    if egress.is_some() || !outbound.is_empty() || !rights.is_none() {
         let Some(outlets) = &call.caller.outlets else {
             let text = "A worker's sandboxes have the way out that its binding names, and no other.";
             return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden_setting", text));
         };
-        let channel = outlets(egress.as_deref(), &outbound)?;
-        let (tenant, worker) = (&call.caller.tenant, call.caller.worker.clone());
-        call.caller.egress = channel.map(|channel| Outlet::new(channel, tenant, worker));
+        call.caller.egress = outlets(egress.as_deref(), &outbound, rights)?;
     }
     let was_there = call.caller.sandboxes.describe(&call.owner).is_ok();
     let lease = call.lease().await?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use atoll_bindings::body::RequestBody;
-use atoll_bindings::crossing::{Crossing, Verdict, Witness};
+use atoll_bindings::crossing::{Crossing, OfSandbox, Verdict, Witness};
 use atoll_container_bridge::manager::Owner;
 use http::{Method, StatusCode};
 
@@ -40,7 +40,9 @@ impl Told {
         let crossing = Crossing {
             tenant: caller.tenant.shared(),
             worker: Arc::clone(&caller.worker),
-            execution: None,
+            execution: caller.execution.clone(),
+            sandbox: Some(OfSandbox { user: owner.user.as_str().into(), id: "".into() }),
+            token: caller.token.clone(),
             capability: capability.into(),
             policy: None,
             method: method.clone(),
@@ -68,7 +70,12 @@ impl Told {
 
     /// Which of the user's sandboxes it was.
     pub(super) fn sandbox(&self, id: &str) {
-        self.edit(|crossing| crossing.policy = Some(id.into()));
+        self.edit(|crossing| {
+            crossing.policy = Some(id.into());
+            if let Some(sandbox) = &mut crossing.sandbox {
+                sandbox.id = id.into();
+            }
+        });
     }
 
     /// A second hand on it, for the answer.

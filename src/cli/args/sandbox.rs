@@ -95,10 +95,11 @@ pub(crate) struct OfPath {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without --egress and --outbound it reaches nothing. With them, programs inside find an HTTP proxy in HTTP_PROXY, and what
-may pass is the operator's policy.
+may pass is the operator's policy. --proxy and --audience need a token with the scope `proxy`.
 
-Example:
-  atoll sandbox create ann --egress apis --env STAGE=test")]
+Examples:
+  atoll sandbox create ann --egress apis --env STAGE=test
+  atoll sandbox create ann --egress apis --proxy github")]
 pub(crate) struct Create {
     /// The user's id: 1 to 128 visible ASCII characters
     pub(crate) user: String,
@@ -108,6 +109,12 @@ pub(crate) struct Create {
     /// A host that it may reach; may be repeated
     #[arg(long, value_name = "HOST")]
     pub(crate) outbound: Vec<String>,
+    /// A secret proxy that it may use, at http://proxy.atoll/NAME/; may be repeated
+    #[arg(long = "proxy", value_name = "NAME")]
+    pub(crate) proxies: Vec<String>,
+    /// For whom it may get identities, at http://identity.atoll/token; may be repeated
+    #[arg(long = "audience", value_name = "URL")]
+    pub(crate) audiences: Vec<String>,
     /// A variable of every command; may be repeated
     #[arg(long = "env", value_name = "NAME=TEXT", value_parser = parse_pair)]
     pub(crate) env: Vec<(String, String)>,

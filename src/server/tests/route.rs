@@ -50,7 +50,7 @@ async fn process(step: SandboxStep, output: mpsc::Sender<Output>) -> Result<Step
     let time = Duration::from_millis(step.limits.wall_ms.into());
     let usage = StepUsage { wall_us: 1, ..StepUsage::default() };
     let Ok(finished) = tokio::time::timeout(time, child.wait_with_output()).await else {
-        return Ok(StepEnd { exit: StepExit::WallTime, value: Value::None, usage });
+        return Ok(StepEnd { exit: StepExit::WallTime, value: Value::None, usage, sandbox: "s".into() });
     };
     let finished = finished.unwrap();
     for (stream, bytes) in [(Stream::Stdout, finished.stdout), (Stream::Stderr, finished.stderr)] {
@@ -61,7 +61,7 @@ async fn process(step: SandboxStep, output: mpsc::Sender<Output>) -> Result<Step
     let value = std::fs::read(dir.path().join(RESULT_FILE));
     let value = value.map_or(Value::None, |bytes| Value::Bytes(bytes.into()));
     let code = u8::try_from(finished.status.code().unwrap()).unwrap();
-    Ok(StepEnd { exit: StepExit::Code(code), value, usage })
+    Ok(StepEnd { exit: StepExit::Code(code), value, usage, sandbox: "s".into() })
 }
 
 async fn with_runner(tables: &str) -> (Bench, Arc<Processes>) {

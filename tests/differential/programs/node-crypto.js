@@ -3,7 +3,8 @@
 // > GET /hash
 // > GET /derive
 // > GET /random
-import crypto, { createHash, createHmac, createSecretKey, getHashes, hash, hkdf, hkdfSync, pbkdf2, pbkdf2Sync, randomBytes, randomFill, randomFillSync, randomInt, randomUUID, scrypt, scryptSync, timingSafeEqual, webcrypto } from "node:crypto";
+// > GET /ciphers
+import crypto, { createCipheriv, createDecipheriv, createHash, createHmac, createSecretKey, getCipherInfo, getCiphers, getHashes, hash, hkdf, hkdfSync, pbkdf2, pbkdf2Sync, randomBytes, randomFill, randomFillSync, randomInt, randomUUID, scrypt, scryptSync, timingSafeEqual, webcrypto } from "node:crypto";
 import { promisify } from "node:util";
 import { pipeline } from "node:stream/promises";
 import { Readable } from "node:stream";
@@ -16,7 +17,7 @@ const code = (run) => () => {
     return `${error.name} ${error.code}`;
   }
 };
-const parts = { "/hash": hashes, "/derive": derive, "/random": random };
+const parts = { "/hash": hashes, "/derive": derive, "/random": random, "/ciphers": ciphers };
 export default reporter(async (show, { request }) => parts[new URL(request.url).pathname](show));
 
 async function hashes(show) {
@@ -90,4 +91,70 @@ async function random(show) {
   await show("timingSafeEqual", [timingSafeEqual(Buffer.from("a"), Buffer.from("a")), timingSafeEqual(Buffer.from("a"), Buffer.from("b")), code(() => timingSafeEqual(Buffer.from("a"), Buffer.from("ab")))()]);
   await show("webcrypto", [webcrypto === globalThis.crypto, crypto.subtle === globalThis.crypto.subtle, crypto.getRandomValues(new Uint8Array(3)).length]);
   await show("constants", [crypto.constants.RSA_PKCS1_PADDING, crypto.constants.RSA_PKCS1_PSS_PADDING]);
+}
+
+async function ciphers(show) {
+  const iv = Buffer.alloc(16, 2), nonce = Buffer.alloc(12, 3);
+  const key = (name) => Buffer.alloc(parseInt(name.slice(4)) / 8, 1);
+  const vector = (name) => name.endsWith("ecb") ? null : name.endsWith("gcm") ? nonce : iv;
+  const names = ["aes-128-cbc", "aes-192-cbc", "aes-256-cbc", "aes-128-ctr", "aes-192-ctr", "aes-256-ctr", "aes-128-ecb", "aes-256-ecb", "aes-128-gcm", "aes-192-gcm", "aes-256-gcm", "AES-256-CBC"];
+  const text = "the quick brown fox jumps over the lazy dog, é";
+  for (const name of names) {
+    await show(name, () => {
+      const one = createCipheriv(name, key(name), vector(name));
+      let sealed = "";
+      for (const piece of text.match(/.{1,7}/gsu)) sealed += one.update(piece, "utf8", "hex");
+      sealed += one.final("hex");
+      const tag = name.endsWith("gcm") ? one.getAuthTag() : undefined;
+      const other = createDecipheriv(name, key(name), vector(name));
+      if (tag) other.setAuthTag(tag);
+      let opened = "";
+      for (const piece of sealed.match(/.{1,22}/g)) opened += other.update(piece, "hex", "utf8");
+      return [sealed, tag?.toString("hex"), opened + other.final("utf8")];
+    });
+  }
+  const k = key("aes-256");
+  const cbc = () => createCipheriv("aes-256-cbc", k, iv), gcm = () => createCipheriv("aes-256-gcm", k, nonce);
+  const uncbc = () => createDecipheriv("aes-256-cbc", k, iv), ungcm = () => createDecipheriv("aes-256-gcm", k, nonce);
+  await show("authenticated", () => {
+    const one = gcm().setAAD(Buffer.from("some more than a block of it"));
+    return [one.update("hello", "utf8", "base64") + one.final("base64"), one.getAuthTag().toString("hex")];
+  });
+  await show("long nonce", () => {
+    const one = createCipheriv("aes-256-gcm", k, Buffer.alloc(33, 5));
+    return one.update("hello", "utf8", "hex") + one.final("hex") + one.getAuthTag().toString("hex");
+  });
+  await show("only authenticated", () => { const one = gcm().setAAD(Buffer.from("x")); return one.final("hex") + one.getAuthTag().toString("hex"); });
+  await show("counter wraps", createCipheriv("aes-256-ctr", k, Buffer.alloc(16, 255)).update(Buffer.alloc(40)).toString("hex"));
+  await show("no padding", () => { const one = cbc().setAutoPadding(false); return one.update(Buffer.alloc(32)).toString("hex") + one.final("hex"); });
+  await show("padding stays", () => { const one = uncbc().setAutoPadding(false); return one.update(cbc().update(Buffer.alloc(16)).toString("hex") + cbc().final("hex"), "hex", "hex") + one.final("hex"); });
+  for (const [what, run] of Object.entries({
+    "unknown": () => createCipheriv("nope", k, iv), "key length": () => createCipheriv("aes-256-cbc", Buffer.alloc(5), iv),
+    "vector": () => createCipheriv("aes-256-cbc", k, Buffer.alloc(5)), "no vector": () => createCipheriv("aes-256-cbc", k, null),
+    "no nonce": () => createCipheriv("aes-256-gcm", k, Buffer.alloc(0)), "final twice": () => { const one = cbc(); one.final(); one.final(); },
+    "not whole blocks": () => { const one = cbc().setAutoPadding(false); one.update("x"); one.final(); },
+    "early tag": () => gcm().getAuthTag(), "length of tag": () => ungcm().setAuthTag(Buffer.alloc(3)),
+    "aad of cbc": () => cbc().setAAD(Buffer.from("x")),
+  })) await show(what, () => { try { run(); return "fine"; } catch { return "throws"; } });
+  for (const [what, run] of Object.entries({
+    "name": () => createCipheriv(5, k, iv), "key": () => createCipheriv("aes-256-cbc", 5, iv),
+    "vector's type": () => createCipheriv("aes-256-cbc", k, 5), "data": () => cbc().update(5),
+    "no tag": () => { const one = ungcm(); one.update("aa", "hex"); one.final(); },
+    "wrong tag": () => { const one = ungcm().setAuthTag(Buffer.alloc(16)); one.update("aa", "hex"); one.final(); },
+  })) await show(what, code(run));
+  await show("known", names.slice(0, 9).every((name) => getCiphers().includes(name)));
+  await show("info", ["aes-256-gcm", "aes-128-cbc", "aes-128-ctr", "nope"].map((name) => getCipherInfo(name)?.keyLength));
+  await show("classes", [cbc() instanceof crypto.Cipheriv, uncbc() instanceof crypto.Decipheriv]);
+  await show("keys", createCipheriv("aes-256-cbc", createSecretKey(k), iv).update(Buffer.alloc(16)).toString("hex"));
+  await show("stream", async () => {
+    const one = cbc(), other = uncbc();
+    await Promise.all([pipeline(Readable.from(["abc", "def".repeat(20)]), one, other)]);
+    let opened = "";
+    for await (const piece of other) opened += piece;
+    return opened;
+  });
+  await show("large", () => {
+    const sealed = Buffer.concat([cbc().update(Buffer.alloc(1 << 20, "y")), cbc().final()]);
+    return createHash("sha256").update(sealed).digest("hex");
+  });
 }
