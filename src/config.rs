@@ -28,7 +28,9 @@ pub use hosts::HostClassConfig;
 pub use http::HttpLimits;
 pub use identity::IdentityConfig;
 pub use name::{NAME_BYTES_MAX, Name, is_host_name};
-pub use sandbox::{EngineOptions, SandboxBackend, SandboxConfig};
+pub use sandbox::{
+    EngineOptions, KubernetesOptions, NetworkPolicy, PullPolicy, SandboxBackend, SandboxConfig, Toleration,
+};
 pub use secrets::{KeyFrom, KeySource, SecretsConfig};
 pub use tenant::{Scope, Tenant, Token, parse_hex};
 

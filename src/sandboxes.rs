@@ -248,6 +248,11 @@ impl Sandboxes {
         (lease.id().as_str() == life.id()).then_some((lease, life, port))
     }
 
+    /// Who makes them, and the walls that it could not build so far.
+    pub(crate) fn backend(&self) -> (&'static str, Vec<&'static str>) {
+        self.manager.backend()
+    }
+
     /// Where previews answer.
     pub(crate) fn preview_base(&self) -> &PreviewBase {
         &self.preview
@@ -324,6 +329,7 @@ async fn backend(config: &SandboxConfig, state_dir: &Path) -> Result<Arc<dyn Bac
             native.allow_no_cgroup = config.allow_unbounded;
             return Ok(Arc::new(Native::new(native)?));
         }
+        SandboxBackend::Kubernetes => return cluster(config, state_dir).await,
         SandboxBackend::Docker => (Kind::Docker, "/var/run/docker.sock"),
         SandboxBackend::Podman => (Kind::Podman, "/run/podman/podman.sock"),
     };
@@ -337,6 +343,46 @@ async fn backend(config: &SandboxConfig, state_dir: &Path) -> Result<Arc<dyn Bac
         Some(name) => Runtime::Named(name.to_owned()),
     };
     Ok(Arc::new(Engine::connect(engine).await?))
+}
+
+#[cfg(feature = "kubernetes")]
+async fn cluster(config: &SandboxConfig, state_dir: &Path) -> Result<Arc<dyn Backend>, SandboxError> {
+    use atoll_container_bridge::kubernetes::{Access, Kubernetes, KubernetesConfig, Pull, Toleration, Wall};
+
+    use crate::config::{NetworkPolicy, PullPolicy};
+    let missing = || SandboxError::new(Code::InvalidArgument, "[sandbox.kubernetes] is missing");
+    let options = config.kubernetes.clone().ok_or_else(missing)?;
+    let command = vec![options.program, INIT_ARGUMENT.to_owned()];
+    let mut pods = KubernetesConfig::own_program(options.namespace, options.image, command, state_dir)?;
+    if let Some(path) = options.kubeconfig {
+        pods.access = Access::File(path, options.context);
+    }
+    pods.agent_image = options.agent_image;
+    pods.pull = match options.image_pull_policy {
+        PullPolicy::Always => Pull::Always,
+        PullPolicy::IfNotPresent => Pull::IfNotPresent,
+        PullPolicy::Never => Pull::Never,
+    };
+    pods.pull_secret = options.image_pull_secret;
+    pods.runtime_class = options.runtime_class;
+    pods.node_selector = options.node_selector;
+    let taint = |taint: crate::config::Toleration| Toleration {
+        key: taint.key,
+        value: taint.value,
+        effect: taint.effect,
+    };
+    pods.tolerations = options.tolerations.into_iter().map(taint).collect();
+    pods.warm_pool = options.warm_pool;
+    pods.wall = match options.network_policy {
+        NetworkPolicy::Create => Wall::Policy,
+        NetworkPolicy::External => Wall::External,
+    };
+    Ok(Arc::new(Kubernetes::connect(pods).await?))
+}
+
+#[cfg(not(feature = "kubernetes"))]
+async fn cluster(_config: &SandboxConfig, _state_dir: &Path) -> Result<Arc<dyn Backend>, SandboxError> {
+    Err(SandboxError::new(Code::Unsupported, "this build has no Kubernetes (cargo feature `kubernetes`)"))
 }
 
 #[cfg(test)]

@@ -1,10 +1,15 @@
 //! Start to first output byte on each backend, beside bare bwrap, `docker run` and `podman run`; a command in a running
 //! sandbox; many sandboxes at once.
 //!
-//! `cargo bench -p atoll-container-bridge --bench start`. Medians of 20, one of each kind per round: everything in one
-//! run, as the machine's load changes from run to run. An engine is our own daemon, as in the tests.
+//! `cargo bench -p atoll-container-bridge --bench start`, of some backends only if named: `-- native kubernetes`. Medians of 20, one of each kind per round: everything in one
+//! run, as the machine's load changes from run to run. An engine is our own daemon, as in the tests. Kubernetes is the tests'
+//! own API server on this machine, whose pods are native sandboxes: its row tells what this backend adds (some calls over
+//! TLS, a watch, an exec), and nothing of a real cluster.
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
+#[allow(dead_code, unused_imports, reason = "the tests' own")]
+#[path = "../tests/all/cluster/mod.rs"]
+mod cluster;
 #[allow(dead_code, reason = "the tests' own")]
 #[path = "../tests/all/engines.rs"]
 mod engines;
@@ -30,6 +35,7 @@ use std::{
 use atoll_container_bridge::{
     backend::{Backend, SandboxId, SandboxSpec},
     engine::Engine,
+    kubernetes::{Access, Kubernetes, KubernetesConfig},
     native::{Native, NativeConfig, UID_BASE_DEFAULT},
     protocol::ExecSpec,
     sandbox::Sandbox,
@@ -151,8 +157,20 @@ fn engine_run(kind: Kind) -> Option<Vec<String>> {
     Some(cli)
 }
 
+/// Pods of the tests' own cluster.
+async fn pods(cluster: &cluster::Cluster, node: &NativeConfig) -> Kubernetes {
+    let command = vec!["/usr/local/bin/atoll".to_owned()];
+    let (namespace, image) = (cluster::NAMESPACE, "workload:1");
+    let mut config = KubernetesConfig::own_program(namespace, image, command, &node.state_dir).unwrap();
+    config.access = Access::File(cluster.kubeconfig().to_owned(), None);
+    config.program = node.program.clone();
+    Kubernetes::connect(config).await.unwrap()
+}
+
 #[tokio::main]
 async fn main() {
+    let named: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wanted = |name: &str| named.is_empty() || named.iter().any(|one| one == name);
     let dir = tempfile::tempdir().unwrap();
     let config = NativeConfig {
         program: PathBuf::from(env!("CARGO_BIN_EXE_atoll-sandbox-init")),
@@ -166,6 +184,9 @@ async fn main() {
     let mut programs = vec![("bare bwrap", bwrap(), Times::default())];
     for (kind, name, run) in [(Kind::Docker, "docker", "docker run"), (Kind::Podman, "podman", "podman run")]
     {
+        if !wanted(name) {
+            continue;
+        }
         if let Some(why) = engines::missing(kind) {
             println!("{name}: SKIPPED: {why}");
             continue;
@@ -173,6 +194,10 @@ async fn main() {
         let engine = Engine::connect(engines::config(kind, &config)).await.unwrap();
         subjects.push(Subject::new(name, engine));
         programs.extend(engine_run(kind).map(|argv| (run, argv, Times::default())));
+    }
+    let cluster = cluster::Cluster::start(&config, cluster::Kit::Plain);
+    if wanted("kubernetes") {
+        subjects.push(Subject::new("kubernetes*", pods(&cluster, &config).await));
     }
     for _ in 0..ROUNDS {
         for (_, argv, times) in &mut programs {
@@ -192,6 +217,9 @@ async fn main() {
     }
     for Subject { name, start, exec, stop, .. } in &subjects {
         println!("{name:<14} {:>12} {:>14} {:>12}", cell(start), cell(exec), cell(stop));
+    }
+    if wanted("kubernetes") {
+        println!("* the tests' own API server, whose pods are native sandboxes on this machine");
     }
     let native = subjects[0].start.median_ms().unwrap_or(f64::NAN);
     for (name, _, times) in &programs {

@@ -83,6 +83,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes what earlier processes left behind. Sandboxes of living owners are not touched. Gives how many.
     fn reap(&self) -> BoxFuture<'_, Result<usize>>;
+
+    /// Walls that it could not build so far: it makes no sandbox until they stand. For readiness; the log says why.
+    fn missing(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
 }
 
 /// A sandbox that runs.

@@ -36,7 +36,7 @@ pub struct Cgroup {
 }
 
 /// What a sandbox has used, as the kernel counted it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reading {
     /// CPU time of all its processes, in microseconds.
     pub cpu_us: u64,
@@ -60,6 +60,18 @@ impl Cgroup {
             name,
             parent,
         )
+    }
+
+    /// The calling process's own group, if its container sees it: at the root of what is mounted.
+    #[must_use]
+    pub(crate) fn own() -> Option<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        if root.join("cpu.stat").exists() {
+            return Some(Self { v2: Some(root.to_owned()), v1: Vec::new() });
+        }
+        let dir = |name: &str| (name.to_owned(), root.join(name));
+        let v1 = vec![dir("memory"), dir("cpuacct")];
+        v1.iter().all(|(_, dir)| dir.join("cgroup.procs").exists()).then_some(Self { v2: None, v1 })
     }
 
     fn locate_in(mounts: &str, own: &str, name: &str, parent: Option<&str>) -> io::Result<Self> {

@@ -83,10 +83,16 @@ codes! {
     PortRefused = "PORT_REFUSED", 502;
     /// The backend could not make or keep a sandbox.
     BackendFailed = "BACKEND_FAILED", 502;
+    /// The cluster does not let this program do what a sandbox needs; the message names what.
+    ClusterForbidden = "CLUSTER_FORBIDDEN", 502;
     /// The agent sent what the protocol does not allow; the sandbox is destroyed.
     AgentMisbehaved = "AGENT_MISBEHAVED", 502;
     /// The machine has as many sandboxes as it may have, or a start did not come about in time.
     SandboxUnavailable = "SANDBOX_UNAVAILABLE", 503;
+    /// The cluster's quota for these sandboxes is used up.
+    ClusterQuotaExceeded = "CLUSTER_QUOTA_EXCEEDED", 503;
+    /// No node of the cluster can take another sandbox.
+    Unschedulable = "UNSCHEDULABLE", 503;
     /// The kernel does not let this process set the limits asked for, so nothing was started.
     LimitsUnavailable = "LIMITS_UNAVAILABLE", 503;
     /// This backend or kernel cannot do this.
@@ -141,7 +147,14 @@ impl SandboxError {
     /// Whether the same call may be sent again without thinking: nothing was started.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self.code, Code::SandboxUnavailable | Code::TenantSandboxesExhausted | Code::SandboxGone)
+        matches!(
+            self.code,
+            Code::SandboxUnavailable
+                | Code::TenantSandboxesExhausted
+                | Code::SandboxGone
+                | Code::ClusterQuotaExceeded
+                | Code::Unschedulable
+        )
     }
 }
 

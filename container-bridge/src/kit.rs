@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -72,6 +73,20 @@ impl Kit {
         }
         vec![format!("{dir}/{LOADER}"), "--library-path".to_owned(), dir.to_owned(), program]
     }
+
+    /// Copies the files into a directory, for everybody to read and start.
+    ///
+    /// # Errors
+    /// If the directory cannot be written to.
+    pub fn copy_to(&self, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir).context(&dir.display().to_string())?;
+        for (from, name) in self.files() {
+            let to = dir.join(name);
+            fs::copy(from, &to).context(&to.display().to_string())?;
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).context(&to.display().to_string())?;
+        }
+        Ok(())
+    }
 }
 
 /// The loader that a program names (ELF, segment `PT_INTERP`); none for a static one.
@@ -116,9 +131,7 @@ mod tests {
     fn this_program_and_its_copy_run_anywhere() {
         let kit = Kit::of(&std::env::current_exe().unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        for (from, name) in kit.files() {
-            fs::copy(from, dir.path().join(name)).unwrap();
-        }
+        kit.copy_to(dir.path()).unwrap();
         let command = kit.command(dir.path().to_str().unwrap());
         let output =
             Command::new(&command[0]).args(&command[1..]).arg("--list").env_clear().output().unwrap();

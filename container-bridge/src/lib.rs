@@ -6,7 +6,8 @@
 //!    │                        │ operations with credit                    link.rs, protocol.rs, frame.rs
 //!  Backend ── launch, reap    │                                           backend.rs
 //!    ├ Native: this program's own binary becomes the sandbox's init       native/, cgroup.rs
-//!    └ Engine: a container of Docker or Podman, its first process         engine/, kit.rs, owned.rs
+//!    ├ Engine: a container of Docker or Podman, its first process         engine/, kit.rs, owned.rs
+//!    └ Kubernetes: a pod of a cluster, its first process                  kubernetes/, kit.rs, owned.rs
 //!                             ▼
 //!           (keeper ▸) first process ▸ agent, shims ▸ workload            init/
 //! ```
@@ -32,7 +33,7 @@
 //!
 //! What a sandbox is held by, in order: namespaces and unmapped users, cgroup limits, no capability, a deny list of
 //! system calls, Landlock, an empty network. What it is not held by: a second kernel. Who needs one gives Docker the
-//! runtime `runsc`.
+//! runtime `runsc`, or pods a runtime class.
 #![deny(unsafe_code)]
 
 pub mod backend;
@@ -57,12 +58,14 @@ pub mod fuzzing {
 }
 pub mod init;
 pub mod kit;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod lifecycle;
 pub mod limits;
 pub mod link;
 pub mod manager;
 pub mod native;
-#[cfg(feature = "docker")]
+#[cfg(any(feature = "docker", feature = "kubernetes"))]
 mod owned;
 pub mod protocol;
 pub mod sandbox;

@@ -290,6 +290,12 @@ impl Manager {
         Ok(Description { id, state, age: entry.began.elapsed(), lifetime: entry.lifetime, usage })
     }
 
+    /// The backend's word for logs, and the walls that it could not build so far.
+    #[must_use]
+    pub fn backend(&self) -> (&'static str, Vec<&'static str>) {
+        (self.0.backend.name(), self.0.backend.missing())
+    }
+
     /// Owners of all sandboxes that are not over, with the sandboxes' names.
     #[must_use]
     pub fn list(&self) -> Vec<(Owner, SandboxId)> {

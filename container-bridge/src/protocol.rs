@@ -302,6 +302,8 @@ pub struct InsideUsage {
     pub disk_used_bytes: u64,
     /// What the disk can hold, in bytes.
     pub disk_bytes: u64,
+    /// For hosts that cannot read it from outside.
+    pub reading: crate::cgroup::Reading,
 }
 
 /// How a sandbox is to be set up: the first frame, read by the init before anything else.

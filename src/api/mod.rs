@@ -386,6 +386,15 @@ async fn open(gateway: &Gateway, action: Action) -> Result<Response<ReplyBody>, 
 struct Readiness {
     status: &'static str,
     sandbox: Confinement,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandboxes: Option<Makers>,
+}
+
+/// Who makes container sandboxes, and the walls that could not be built so far: meanwhile none is made.
+#[derive(Serialize)]
+struct Makers {
+    backend: &'static str,
+    missing: Vec<&'static str>,
 }
 
 /// How far the processes that run guests are confined. Why something is missing is in the log: this needs no token.
@@ -400,7 +409,11 @@ impl Readiness {
         let sandbox = gateway.isolates.sandbox();
         let complete = sandbox.as_ref().is_some_and(Sandbox::is_complete);
         let missing = sandbox.unwrap_or_default().missing.into_iter().map(|missing| missing.layer).collect();
-        Self { status: "ok", sandbox: Confinement { complete, missing } }
+        let sandboxes = gateway.sandboxes.as_ref().map(|sandboxes| {
+            let (backend, missing) = sandboxes.backend();
+            Makers { backend, missing }
+        });
+        Self { status: "ok", sandbox: Confinement { complete, missing }, sandboxes }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `[sandbox]` of the configuration.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -17,6 +17,8 @@ pub enum SandboxBackend {
     Docker,
     /// Podman's service on this machine.
     Podman,
+    /// A Kubernetes cluster; only in a build with the feature `kubernetes`.
+    Kubernetes,
 }
 
 /// `[sandbox.engine]`: for Docker and Podman.
@@ -31,6 +33,100 @@ pub struct EngineOptions {
     pub runtime: Option<String>,
 }
 
+/// When the nodes of a cluster get images from a registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum PullPolicy {
+    /// At each start.
+    Always,
+    /// When a node has not got the image.
+    #[default]
+    IfNotPresent,
+    /// Not at all.
+    Never,
+}
+
+/// Who denies the network of pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkPolicy {
+    /// Atoll, with a policy of its own; without it, no sandbox starts.
+    #[default]
+    Create,
+    /// The operator, by other means.
+    External,
+}
+
+/// A taint of nodes that pods may be on all the same. What is absent matches all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Toleration {
+    /// The taint's key.
+    pub key: Option<String>,
+    /// Its value.
+    pub value: Option<String>,
+    /// Its effect, such as `NoSchedule`.
+    pub effect: Option<String>,
+}
+
+/// `[sandbox.kubernetes]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KubernetesOptions {
+    /// The namespace of the pods.
+    pub namespace: String,
+    /// The image of the workload.
+    pub image: String,
+    /// An image with this program, from which the init is copied; absent: `image` has it.
+    pub agent_image: Option<String>,
+    /// Where this program is in that image.
+    #[serde(default = "program_in_image")]
+    pub program: String,
+    /// The file that says where the cluster is; absent: as `kubectl` finds it, else the cluster around this program.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of that file; absent: its current one.
+    pub context: Option<String>,
+    /// When nodes get images.
+    #[serde(default)]
+    pub image_pull_policy: PullPolicy,
+    /// The secret with the registry's credentials.
+    pub image_pull_secret: Option<String>,
+    /// The runtime class, for example `gvisor` or `kata`.
+    pub runtime_class: Option<String>,
+    /// Labels that a node must have.
+    #[serde(default)]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that a node may have.
+    #[serde(default)]
+    pub tolerations: Vec<Toleration>,
+    /// A warm pool of agent-sandbox to claim pods from.
+    pub warm_pool: Option<String>,
+    /// Who denies the network.
+    #[serde(default)]
+    pub network_policy: NetworkPolicy,
+}
+
+fn program_in_image() -> String {
+    "/usr/local/bin/atoll".to_owned()
+}
+
+impl KubernetesOptions {
+    fn check(&self) -> Result<(), ConfigError> {
+        const AT: &str = "sandbox.kubernetes";
+        ensure(self.program.starts_with('/'), AT, "has a program that is no absolute path")?;
+        ensure(
+            self.context.is_none() || self.kubeconfig.is_some(),
+            AT,
+            "has a context without a kubeconfig",
+        )?;
+        let pool = self.warm_pool.is_none() || self.agent_image.is_none();
+        ensure(
+            pool,
+            AT,
+            "has a warm_pool and an agent_image: pods of a pool have this program in their own image",
+        )
+    }
+}
+
 /// `[sandbox]`: container sandboxes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -39,6 +135,8 @@ pub struct SandboxConfig {
     pub backend: SandboxBackend,
     /// For the backends `docker` and `podman`.
     pub engine: EngineOptions,
+    /// For the backend `kubernetes`.
+    pub kubernetes: Option<KubernetesOptions>,
     /// Memory of one sandbox, its disk included, in MiB.
     pub memory_mib: u32,
     /// What one sandbox can write, in MiB.
@@ -64,6 +162,7 @@ impl Default for SandboxConfig {
         Self {
             backend: SandboxBackend::Native,
             engine: EngineOptions::default(),
+            kubernetes: None,
             memory_mib: 512,
             disk_mib: 256,
             cpu_millis: 1_000,
@@ -103,6 +202,12 @@ impl SandboxConfig {
         let text =
             "has a runtime, which Podman's API does not take; make it the default in its containers.conf";
         ensure(!podman || self.engine.runtime.is_none(), "sandbox.engine", text)?;
+        let cluster = self.backend == SandboxBackend::Kubernetes;
+        let text = "is for the backend kubernetes, which needs it: at least a namespace and an image";
+        ensure(cluster == self.kubernetes.is_some(), "sandbox.kubernetes", text)?;
+        let text = "is kubernetes, which this build has not got (cargo feature `kubernetes`)";
+        ensure(!cluster || cfg!(feature = "kubernetes"), "sandbox.backend", text)?;
+        self.kubernetes.as_ref().map_or(Ok(()), KubernetesOptions::check)?;
         Ok(self)
     }
 }
@@ -121,11 +226,58 @@ mod tests {
             ("backend = \"podman\"\nengine = { runtime = \"runsc\" }", false),
             ("engine = { image = \"i\" }", false),
             ("memory_mib = 8", false),
+            ("backend = \"kubernetes\"", false),
+            ("kubernetes = { namespace = \"n\", image = \"i\" }", false),
+            ("backend = \"kubernetes\"\nengine = { image = \"i\" }", false),
         ] {
             let parsed: SandboxConfig = toml::from_str(text).expect(text);
             assert_eq!(parsed.checked().is_ok(), good, "{text}");
         }
-        assert!(toml::from_str::<SandboxConfig>("backend = \"kubernetes\"").is_err());
+        assert!(toml::from_str::<SandboxConfig>("backend = \"lxc\"").is_err());
         assert!(toml::from_str::<SandboxConfig>("engine = { pull = true }").is_err());
+    }
+
+    #[test]
+    fn a_cluster_is_described_or_refused() {
+        let whole = r#"
+            backend = "kubernetes"
+            [kubernetes]
+            namespace = "sandboxes"
+            image = "registry.example/tools:1"
+            agent_image = "registry.example/atoll:1"
+            kubeconfig = "/etc/atoll/kubeconfig"
+            context = "prod"
+            image_pull_policy = "Never"
+            runtime_class = "gvisor"
+            node_selector = { pool = "sandboxes" }
+            tolerations = [{ key = "sandboxes", effect = "NoSchedule" }]
+            network_policy = "external"
+        "#;
+        let parsed: SandboxConfig = toml::from_str(whole).expect(whole);
+        assert_eq!(parsed.clone().checked().is_ok(), cfg!(feature = "kubernetes"));
+        let options = parsed.kubernetes.expect("a table");
+        assert_eq!(
+            (options.program.as_str(), options.image_pull_policy),
+            ("/usr/local/bin/atoll", PullPolicy::Never)
+        );
+        assert!(options.check().is_ok());
+        let base = r#"namespace = "n", image = "i""#;
+        for (text, good) in [
+            (base.to_owned(), true),
+            (format!("{base}, warm_pool = \"p\""), true),
+            (format!("{base}, warm_pool = \"p\", agent_image = \"a\""), false),
+            (format!("{base}, context = \"c\""), false),
+            (format!("{base}, program = \"atoll\""), false),
+        ] {
+            let text = format!("kubernetes = {{ {text} }}");
+            let parsed: SandboxConfig = toml::from_str(&text).expect(&text);
+            assert_eq!(parsed.kubernetes.expect("a table").check().is_ok(), good, "{text}");
+        }
+        for text in
+            ["namespace = \"n\"", "image = \"i\"", "namespace = \"n\", image = \"i\", host_network = true"]
+        {
+            let text = format!("kubernetes = {{ {text} }}");
+            assert!(toml::from_str::<SandboxConfig>(&text).is_err(), "{text}");
+        }
     }
 }

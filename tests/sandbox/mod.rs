@@ -7,6 +7,7 @@ mod bills;
 mod binding;
 mod cli;
 mod egress;
+mod kubernetes;
 mod preview;
 mod steps;
 mod tunnel;

@@ -1,11 +1,11 @@
-//! The init of a container that somebody else's engine made: Docker or Podman.
+//! The init of a container that somebody else's engine made: Docker, Podman, a Kubernetes pod.
 //!
 //! ```text
 //!  engine          namespaces, limits, files, no capability, no network, an ordinary user
 //!    │ starts this program as the container's first process
 //!    ▼
 //!  first process   checks that, denies system calls, then only forks on request and watches the deadline
-//!    ├─ agent      speaks the protocol over the container's standard input and output
+//!    ├─ agent      speaks the protocol: over standard input and output, or over one connection to a socket inside
 //!    └─ shim …     one per command, as in a native sandbox
 //! ```
 //!
@@ -28,7 +28,7 @@ use rustix::{
     thread::CapabilitySet,
 };
 
-use super::{Ids, agent::Transport, confine, first, mounts};
+use super::{Ids, agent::Transport, confine, first, mounts, relay};
 use crate::{
     error::{Code, Context, Result, SandboxError},
     frame,
@@ -41,6 +41,7 @@ use crate::{
 pub const CONTAINED: &str = "--contained";
 /// The agent ends at the deadline by itself; this much later the first process ends.
 pub(super) const DEADLINE_SLACK: Duration = Duration::from_millis(500);
+
 /// Speaks over standard input and output.
 pub(super) fn over_streams() -> ExitCode {
     let started = Instant::now();
@@ -48,12 +49,29 @@ pub(super) fn over_streams() -> ExitCode {
         let input = io::stdin().as_fd().try_clone_to_owned()?;
         let output = io::stdout().as_fd().try_clone_to_owned()?;
         null_streams()?;
-        io::Result::Ok(Transport { input, output })
+        io::Result::Ok(Transport { input, output, relay: None })
     };
     ExitCode::from(streams().map_or(End::Failed, |transport| attend(transport, started)) as u8)
 }
 
-fn readable(fd: &impl AsFd, within: Duration) -> bool {
+/// Speaks over the first connection to the socket that [`relay`] carries bytes to.
+pub(super) fn over_socket(patience: relay::Patience) -> ExitCode {
+    let accepted = relay::accept(patience).and_then(|(socket, relay)| {
+        null_streams().context("/dev/null")?;
+        let output = socket.try_clone().context("socket")?;
+        Ok(Transport { input: socket.into(), output: output.into(), relay: Some(relay) })
+    });
+    match accepted {
+        // A life begins when somebody comes for it: a pod of a warm pool may have waited for long.
+        Ok(transport) => ExitCode::from(attend(transport, Instant::now()) as u8),
+        Err(error) => {
+            relay::complain(&error);
+            ExitCode::from(End::Failed as u8)
+        }
+    }
+}
+
+pub(super) fn readable(fd: &impl AsFd, within: Duration) -> bool {
     let timeout = Timespec { tv_sec: within.as_secs().cast_signed(), tv_nsec: 0 };
     loop {
         match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)) {

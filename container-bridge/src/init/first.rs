@@ -61,7 +61,7 @@ pub(super) fn run(setup: &Setup, ids: Ids, mut socket: UnixStream) -> ! {
             std::process::exit(1);
         }
     };
-    let transport = Transport { input: socket.into(), output: output.into() };
+    let transport = Transport { input: socket.into(), output: output.into(), relay: None };
     std::process::exit(attend(setup, ids, transport, parts, None) as i32)
 }
 

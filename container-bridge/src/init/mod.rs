@@ -34,6 +34,7 @@ mod first;
 mod image;
 mod keeper;
 mod mounts;
+pub mod relay;
 mod shim;
 mod sys;
 
@@ -50,13 +51,19 @@ use crate::{
 /// Runs as a sandbox's init: standard input is the socket to the gateway, standard output the state file.
 ///
 /// For the hidden subcommand that [`Native`](crate::native::Native) starts; must be the first thing a process does
-/// (it has to be single-threaded). The argument of [`contained`] makes it the init of a container instead.
+/// (it has to be single-threaded). The arguments of [`contained`] and [`relay`] make it something of a container instead.
 #[must_use]
 pub fn main() -> ExitCode {
-    if std::env::args_os().next_back().is_some_and(|last| last == contained::CONTAINED) {
-        return contained::over_streams();
+    let mut words = std::env::args_os().rev();
+    let (last, before) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    match (before.to_str(), last.to_str()) {
+        (Some(relay::INSTALL), _) => relay::install(Path::new(&last)),
+        (_, Some(contained::CONTAINED)) => contained::over_streams(),
+        (_, Some(relay::LISTEN)) => contained::over_socket(relay::Patience::Start),
+        (_, Some(relay::LISTEN_WARM)) => contained::over_socket(relay::Patience::Endless),
+        (_, Some(relay::RELAY)) => relay::run(),
+        _ => keeper::run(),
     }
-    keeper::run()
 }
 
 /// Who the workload is, inside.

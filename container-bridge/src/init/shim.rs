@@ -6,6 +6,7 @@
 //!  agent ◀── shim: 'P' pid       it runs        'F' errno   it could not be started
 //!            'X' status          it ended, and nothing of its tree is left
 //!            'Z' 0               the tree could not be ended: the sandbox has to go
+//!            'U' cpu_ms          before either: what the tree has used
 //! ```
 //!
 //! A tree ends with its first process: what a command leaves running would belong to nobody. To end a tree that forks
@@ -172,6 +173,9 @@ fn guard(program: Pid, control: &mut UnixStream, signals: &OwnedFd) -> ! {
     }
     let ended = end_tree(program, &mut status);
     let status = status.map_or(libc::SIGKILL, WaitStatus::as_raw);
+    // Rounded up, so that many short commands are not for nothing.
+    let cpu_ms = sys::cpu_time().as_micros().div_ceil(1000);
+    let _ = send(control, b'U', i32::try_from(cpu_ms).unwrap_or(i32::MAX));
     let _ = if ended { send(control, b'X', status) } else { send(control, b'Z', 0) };
     std::process::exit(0);
 }

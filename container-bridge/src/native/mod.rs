@@ -185,6 +185,41 @@ impl Native {
     }
 
     async fn start(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Launched> {
+        let Opened { setup, mut socket, mut keeper } = self.open(id, spec).await?;
+        let opened = match frame::write(&mut socket, &setup).await {
+            Ok(()) => {
+                let (input, output) = socket.into_split();
+                Link::open(input, output).await
+            }
+            Err(error) => {
+                Err(SandboxError::new(Code::BackendFailed, format!("the init does not listen: {error}")))
+            }
+        };
+        match opened {
+            Ok(link) => Ok(Launched { link, instance: Box::new(keeper) }),
+            Err(error) => {
+                keeper.finish().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// A sandbox up to where its init waits to be told what it is to be: for whoever carries the protocol to somebody
+    /// else, as a node of a cluster does. Gives what to tell it first, the way there, and the rest of it.
+    ///
+    /// # Errors
+    /// As [`launch`](Backend::launch).
+    pub async fn prepare(
+        &self,
+        id: &SandboxId,
+        spec: &SandboxSpec,
+    ) -> Result<(Setup, UnixStream, Box<dyn Instance>)> {
+        let Opened { setup, socket, keeper } = self.open(id, spec).await?;
+        Ok((setup, socket, Box::new(keeper)))
+    }
+
+    /// Claims a slot and starts the keeper.
+    async fn open(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Opened> {
         // Unpacking takes long the first time, so it is no work for the event loop's threads.
         let root = match &spec.root {
             Root::Tarball(tarball) => {
@@ -224,26 +259,9 @@ impl Native {
         // From here on the keeper removes the file, whatever happens to this process or this future.
         slot.keep = true;
         drop(slot);
-        let mut keeper =
+        let keeper =
             Keeper { child: Some(child), hang_up, cgroup: setup.cgroup.clone(), disk: image_path(&setup.id) };
-
-        let mut socket = UnixStream::from_std(own).context("socket")?;
-        let opened = match frame::write(&mut socket, &setup).await {
-            Ok(()) => {
-                let (input, output) = socket.into_split();
-                Link::open(input, output).await
-            }
-            Err(error) => {
-                Err(SandboxError::new(Code::BackendFailed, format!("the init does not listen: {error}")))
-            }
-        };
-        match opened {
-            Ok(link) => Ok(Launched { link, instance: Box::new(keeper) }),
-            Err(error) => {
-                keeper.finish().await?;
-                Err(error)
-            }
-        }
+        Ok(Opened { setup, socket: UnixStream::from_std(own).context("socket")?, keeper })
     }
 
     fn reap_now(&self) -> Result<usize> {
@@ -310,6 +328,13 @@ impl Backend for Native {
     fn reap(&self) -> BoxFuture<'_, Result<usize>> {
         Box::pin(async move { self.reap_now() })
     }
+}
+
+/// A keeper that waits for its set-up.
+struct Opened {
+    setup: Setup,
+    socket: UnixStream,
+    keeper: Keeper,
 }
 
 /// The host's hold on a keeper process.

@@ -92,7 +92,7 @@ fn a_reaper_removes_the_dead_and_the_expired(kind: Kind) {
 }
 
 /// An image of this machine's static busybox; its name.
-async fn busybox(kind: Kind) -> String {
+pub(crate) async fn busybox(kind: Kind) -> String {
     const NAME: &str = "localhost/atoll-test-busybox:1";
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();

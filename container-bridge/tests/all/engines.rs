@@ -118,6 +118,12 @@ pub(crate) fn inherit(socket: &str) {
     INHERITED.set(socket.into()).unwrap();
 }
 
+/// What another process of the tests has started.
+#[allow(dead_code, reason = "the bench, which shares this file, has one process")]
+pub(crate) fn inherited() -> Option<&'static Path> {
+    INHERITED.get().map(PathBuf::as_path)
+}
+
 fn daemon(kind: Kind) -> &'static Result<Daemon, String> {
     static DOCKER: OnceLock<Result<Daemon, String>> = OnceLock::new();
     static PODMAN: OnceLock<Result<Daemon, String>> = OnceLock::new();

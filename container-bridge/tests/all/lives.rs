@@ -247,11 +247,12 @@ fn a_stopped_host_does_not_prolong_a_life(kind: Kind) {
     place_is_empty_while_stopped(&place, &host);
     kill_process(pid(&host), Signal::KILL).unwrap();
     host.wait().unwrap();
+    block(async { place.backend().await.reap().await.unwrap() });
     place.assert_clean();
 }
 
 fn place_is_empty_while_stopped(place: &Place, host: &Child) {
-    place.assert_clean();
+    place.assert_nothing_runs();
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", host.id())).unwrap();
     assert!(stat.contains(") T "), "the host ran meanwhile: {stat}");
 }
@@ -342,4 +343,17 @@ crate::support::for_each_backend! {
     a_lost_sandbox_and_a_failed_start_are_told,
     a_host_killed_at_any_step_leaves_nothing,
     a_stopped_host_does_not_prolong_a_life,
+}
+
+/// How long a pod lives is also its controller's to say.
+mod of_controllers {
+    use super::*;
+
+    crate::support::for_each_backend! { @ agent_sandbox AgentSandbox
+        one_sandbox_per_tenant_and_user
+        idle_sandboxes_end_and_used_ones_do_not
+        a_lost_sandbox_and_a_failed_start_are_told
+        a_host_killed_at_any_step_leaves_nothing
+        a_stopped_host_does_not_prolong_a_life
+    }
 }

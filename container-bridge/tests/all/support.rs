@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -14,12 +14,16 @@ use atoll_container_bridge::{
     backend::{Backend, Launched, Owner, SandboxId, SandboxSpec},
     engine::Engine,
     error::SandboxError,
+    kubernetes::Kubernetes,
     native::{End, Native, NativeConfig},
     protocol::ExecSpec,
     sandbox::{Completed, Sandbox},
 };
 
-use crate::engines;
+use crate::{
+    cluster::{Cluster, Kit},
+    engines, kubernetes,
+};
 
 /// Which backend a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +31,20 @@ pub(crate) enum Kind {
     Native,
     Docker,
     Podman,
+    /// The tests' own cluster, with plain pods.
+    Kubernetes,
+    /// The same with agent-sandbox.
+    AgentSandbox,
 }
 
 impl Kind {
-    pub(crate) const ALL: &[Self] = &[Self::Native, Self::Docker, Self::Podman];
+    pub(crate) const ALL: &[Self] =
+        &[Self::Native, Self::Docker, Self::Podman, Self::Kubernetes, Self::AgentSandbox];
+
+    /// Whether this machine is the cluster's node.
+    pub(crate) fn is_cluster(self) -> bool {
+        matches!(self, Self::Kubernetes | Self::AgentSandbox)
+    }
 
     /// Says loudly why a test cannot run here.
     pub(crate) fn is_there(self) -> bool {
@@ -50,6 +64,7 @@ macro_rules! for_each_backend {
         crate::support::for_each_backend!(@ native Native $($name)*);
         crate::support::for_each_backend!(@ docker Docker $($name)*);
         crate::support::for_each_backend!(@ podman Podman $($name)*);
+        crate::support::for_each_backend!(@ kubernetes Kubernetes $($name)*);
     };
     (@ $module:ident $kind:ident $($name:ident)*) => {
         mod $module {
@@ -66,6 +81,15 @@ macro_rules! for_each_backend {
     };
 }
 pub(crate) use for_each_backend;
+
+/// The same for what depends on how a cluster makes pods.
+macro_rules! for_each_cluster {
+    ($($name:ident),* $(,)?) => {
+        crate::support::for_each_backend!(@ kubernetes Kubernetes $($name)*);
+        crate::support::for_each_backend!(@ agent_sandbox AgentSandbox $($name)*);
+    };
+}
+pub(crate) use for_each_cluster;
 
 /// The same for what only engines do.
 macro_rules! for_each_engine {
@@ -85,6 +109,8 @@ pub(crate) struct Place {
     _dir: tempfile::TempDir,
     pub(crate) kind: Kind,
     pub(crate) config: NativeConfig,
+    /// Where pods run; another process of the tests may have it.
+    pub(crate) cluster: Option<Cluster>,
     backend: tokio::sync::OnceCell<Arc<dyn Backend>>,
 }
 
@@ -103,7 +129,10 @@ impl Place {
             cgroup_parent: None,
             allow_no_cgroup: !rustix::process::geteuid().is_root(),
         };
-        Self { _dir: dir, kind, config, backend: tokio::sync::OnceCell::new() }
+        let kit = if kind == Kind::AgentSandbox { Kit::Sandboxes } else { Kit::Plain };
+        let own = kind.is_cluster() && engines::inherited().is_none();
+        let cluster = own.then(|| Cluster::start(&config, kit));
+        Self { _dir: dir, kind, config, cluster, backend: tokio::sync::OnceCell::new() }
     }
 
     pub(crate) async fn backend(&self) -> Arc<dyn Backend> {
@@ -113,6 +142,9 @@ impl Place {
                 Kind::Docker | Kind::Podman => {
                     let config = engines::config(self.kind, &self.config);
                     Arc::new(Engine::connect(config).await.unwrap())
+                }
+                Kind::Kubernetes | Kind::AgentSandbox => {
+                    Arc::new(Kubernetes::connect(kubernetes::config(self)).await.unwrap())
                 }
             }
         });
@@ -126,14 +158,22 @@ impl Place {
         Owner { tenant: unique, user: user.to_owned() }
     }
 
-    /// Where the engine answers; empty for what has none.
+    /// Where the engine or the cluster answers; empty for what has none.
     pub(crate) fn address(&self) -> String {
+        if self.kind.is_cluster() {
+            return self.kubeconfig().display().to_string();
+        }
         engines::socket(self.kind).display().to_string()
+    }
+
+    /// How the cluster is reached.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        self.cluster.as_ref().map_or_else(|| engines::inherited().unwrap(), Cluster::kubeconfig)
     }
 
     /// Whether the init has a user of its own, beside the workload's.
     pub(crate) fn separates_users(&self) -> bool {
-        self.kind == Kind::Native && rustix::process::geteuid().is_root()
+        (self.kind == Kind::Native || self.kind.is_cluster()) && rustix::process::geteuid().is_root()
     }
 
     pub(crate) async fn launch(&self, spec: &SandboxSpec) -> Result<Running<'_>, SandboxError> {
@@ -148,6 +188,12 @@ impl Place {
 
     /// Everything that is left of this place's sandboxes.
     pub(crate) fn leftovers(&self) -> Vec<String> {
+        let objects = self.cluster.as_ref().map(Cluster::leftovers).unwrap_or_default();
+        [objects, self.running()].concat()
+    }
+
+    /// What of it uses this machine: what has ended may still be written down in a cluster.
+    fn running(&self) -> Vec<String> {
         let mut left = engines::leftovers(self.kind, &self.config.state_dir);
         let marker = format!("{}\0", self.config.args[0]);
         for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -174,11 +220,20 @@ impl Place {
 
     /// Waits (for the kernel to finish what is under way), then insists.
     pub(crate) fn assert_clean(&self) {
+        self.assert_empty(Self::leftovers);
+    }
+
+    /// The same but for what costs nothing.
+    pub(crate) fn assert_nothing_runs(&self) {
+        self.assert_empty(Self::running);
+    }
+
+    fn assert_empty(&self, left: fn(&Self) -> Vec<String>) {
         let start = Instant::now();
-        while !self.leftovers().is_empty() && start.elapsed() < Duration::from_secs(20) {
+        while !left(self).is_empty() && start.elapsed() < Duration::from_secs(20) {
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert_eq!(self.leftovers(), Vec::<String>::new());
+        assert_eq!(left(self), Vec::<String>::new());
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&*self.config.state_dir.to_string_lossy()), "{mounts}");
     }

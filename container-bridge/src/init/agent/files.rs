@@ -25,9 +25,8 @@ use rustix::fs::{
 use super::{flow::Flow, spawn::absolute};
 use crate::{
     error::{Code, Context, Result, SandboxError},
-    init::WORKSPACE,
     limits::{ARCHIVE_DEPTH_MAX, CHUNK_BYTES_MAX, LIST_ENTRIES_MAX},
-    protocol::{Channel, FileInfo, FileKind, InsideUsage},
+    protocol::{Channel, FileInfo, FileKind},
 };
 
 /// `statfs` type of `/proc` (linux/magic.h).
@@ -295,22 +294,4 @@ pub(super) fn empty(dir: &impl AsFd, name: &str, depth: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What the disk holds and how many processes there are.
-pub(super) async fn usage() -> Result<InsideUsage> {
-    // On the main thread: it sees the processes of every user.
-    let processes = std::fs::read_dir("/proc").context("/proc")?;
-    let processes = processes
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
-        .count();
-    let disk = rustix::fs::statvfs(WORKSPACE).context(WORKSPACE)?;
-    let disk_bytes = disk.f_blocks.saturating_mul(disk.f_frsize);
-    let free = disk.f_bfree.saturating_mul(disk.f_frsize);
-    Ok(InsideUsage {
-        processes: processes as u32,
-        disk_used_bytes: disk_bytes.saturating_sub(free),
-        disk_bytes,
-    })
 }

@@ -7,6 +7,7 @@
 mod exec;
 mod files;
 mod flow;
+mod meter;
 mod ports;
 mod processes;
 mod sessions;
@@ -23,6 +24,7 @@ use std::{
 };
 
 use flow::{Flow, Inlet, Window};
+use rustix::process::Pid;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{UnixStream, unix::pipe},
@@ -46,6 +48,8 @@ type Output = Box<dyn AsyncWrite + Send + Unpin>;
 pub(super) struct Transport {
     pub(super) input: OwnedFd,
     pub(super) output: OwnedFd,
+    /// The process inside that carries the bytes on, if one does.
+    pub(super) relay: Option<Pid>,
 }
 
 impl Transport {
@@ -80,6 +84,9 @@ pub(super) struct Shared {
     processes: processes::Table,
     sessions: sessions::Table,
     pause: tokio::sync::Mutex<()>,
+    /// A process that must go on when all others are paused: it carries the agent's bytes.
+    relay: Option<Pid>,
+    meter: meter::Meter,
     frames: mpsc::Sender<FromAgent>,
     running: Mutex<HashMap<Id, Running>>,
 }
@@ -128,6 +135,7 @@ pub(super) fn run(setup: &Setup, ids: Ids, transport: Transport, requests: Owned
 }
 
 async fn serve(setup: &Setup, ids: Ids, transport: Transport, requests: OwnedFd) -> End {
+    let relay = transport.relay;
     let Ok((input, mut output)) = transport.open() else { return End::Failed };
     let (frames, mut queue) = mpsc::channel::<FromAgent>(FRAMES_QUEUED_MAX);
     tokio::spawn(async move {
@@ -144,6 +152,8 @@ async fn serve(setup: &Setup, ids: Ids, transport: Transport, requests: OwnedFd)
         processes: processes::Table::default(),
         sessions: sessions::Table::default(),
         pause: tokio::sync::Mutex::new(()),
+        relay,
+        meter: meter::Meter::default(),
         frames: frames.clone(),
         running: Mutex::default(),
     });
@@ -256,7 +266,7 @@ async fn perform(shared: &Arc<Shared>, flow: &mut Flow, op: Op) -> Result<Answer
             }
             Ok(Answer::Done)
         }
-        Op::Usage => files::usage().await.map(Answer::Usage),
+        Op::Usage => meter::usage(&shared.meter).map(Answer::Usage),
         Op::Snapshot => snapshot::save(shared, flow).await.map(|()| Answer::Done),
         Op::Restore { bytes_max } => snapshot::restore(shared, flow, bytes_max).await.map(|()| Answer::Done),
         Op::Watch { path, recursive } => watch::watch(flow, path, recursive).await.map(|()| Answer::Done),

@@ -16,8 +16,9 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, renameat, statat, symlinkat,
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, renameat, statat, symlinkat},
+    process::{Pid, Signal, kill_process},
 };
 use tokio::{runtime::Handle, sync::mpsc};
 
@@ -37,8 +38,12 @@ use crate::{
 struct Paused;
 
 impl Paused {
-    fn new() -> Self {
+    /// All but `relay` stand still.
+    fn new(relay: Option<Pid>) -> Self {
         sys::signal_everyone(libc::SIGSTOP);
+        if let Some(relay) = relay {
+            let _ = kill_process(relay, Signal::CONT);
+        }
         Self
     }
 }
@@ -56,7 +61,7 @@ fn refused(text: impl Into<String>) -> SandboxError {
 /// Streams a tar of the workspace.
 pub(super) async fn save(shared: &Arc<Shared>, flow: &mut Flow) -> Result<()> {
     let _one = shared.pause.lock().await;
-    let _paused = Paused::new();
+    let _paused = Paused::new(shared.relay);
     let outlet = flow.outlet();
     outlet.started().await;
     let (handle, separate) = (Handle::current(), shared.ids.separate);
@@ -191,7 +196,7 @@ pub(super) async fn restore(shared: &Arc<Shared>, flow: &mut Flow, bytes_max: u6
     let (staged, ()) = tokio::join!(unpacking, feeding);
     let staged = staged?;
     // Stopped from the main thread, which may signal the workload; renamed by a thread with its file identity.
-    let _paused = Paused::new();
+    let _paused = Paused::new(shared.relay);
     blocking(move || staged.commit()).await
 }
 

@@ -222,14 +222,20 @@ impl Control {
 impl EndOf {
     /// Waits until nothing of the tree is left. Safe to drop and call again only before it starts to read.
     pub(super) async fn wait(&mut self, shared: &Shared) -> Exit {
-        let status = match news(&mut self.input).await {
-            Ok((b'X', status)) => ExitStatus::from_raw(status),
-            Ok(_) => {
-                shared.spawner.give_up();
-                ExitStatus::from_raw(libc::SIGKILL)
-            }
-            // The shim itself was killed: the kernel was out of memory for this sandbox.
-            Err(_) => ExitStatus::from_raw(libc::SIGKILL),
+        let status = loop {
+            break match news(&mut self.input).await {
+                Ok((b'U', cpu_ms)) => {
+                    shared.meter.ended(cpu_ms.unsigned_abs());
+                    continue;
+                }
+                Ok((b'X', status)) => ExitStatus::from_raw(status),
+                Ok(_) => {
+                    shared.spawner.give_up();
+                    ExitStatus::from_raw(libc::SIGKILL)
+                }
+                // The shim itself was killed: the kernel was out of memory for this sandbox.
+                Err(_) => ExitStatus::from_raw(libc::SIGKILL),
+            };
         };
         Exit {
             code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
