@@ -18,30 +18,32 @@
 mod backoff;
 mod blame;
 mod cgroup;
+mod config;
+mod life;
 mod output;
 mod penalty;
 mod process;
 mod sandbox;
 mod slots;
+mod spawner;
 mod status;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use atoll_bindings::link::{CloseReason, Link, LinkDown, Running, Start};
-use atoll_bindings::seam::{Condemned, Heartbeat, InvocationId};
-use tokio::process::Child;
-use tokio::sync::{Notify, oneshot, watch};
+use atoll_bindings::seam::Heartbeat;
+use tokio::sync::{Notify, watch};
 
-use crate::observe::{HostEnd, HostEvent, Observer};
+use crate::observe::Observer;
 
 pub use blame::Blame;
+pub use config::{HostClass, HostsConfig};
 pub use penalty::{Penalty, PenaltyPolicy};
 pub use process::HostCommand;
 pub use sandbox::{Missing, Sandbox};
@@ -50,97 +52,12 @@ pub use status::{HostStatus, HostsStatus, PenaltyStatus};
 
 use backoff::Backoff;
 use blame::Ledger;
-use cgroup::{Group, Groups};
-use process::Spawned;
+use cgroup::Groups;
 use slots::{Generation, Host, HostId, Slots};
-
-/// How often a draining host is looked at, in milliseconds.
-const DRAIN_LOOK_MS: u64 = 20;
-
-/// Longest wait for the end of a dead host's socket, in milliseconds: a process that it left behind may hold it open.
-const LAST_WORDS_MS_MAX: u64 = 1_000;
+use spawner::Spawner;
 
 /// How often penalties are looked through, in milliseconds.
 const PENALTIES_LOOK_MS: u64 = 1_000;
-
-/// Hosts that are alike: what is run, how many, how large.
-#[derive(Clone, Debug)]
-pub struct HostClass {
-    /// Its name; empty for the class of those that name none.
-    pub name: String,
-    /// What is run.
-    pub command: HostCommand,
-    /// Active hosts; one more stands by. Tenants are spread over them.
-    pub active: usize,
-    /// Resident memory at which a host ends itself, in bytes: its cgroup's bound is a little above.
-    pub resident_bytes_max: Option<u64>,
-}
-
-/// How hosts are supervised.
-#[derive(Clone, Debug)]
-pub struct HostsConfig {
-    /// The hosts of tenants that name no class.
-    pub class: HostClass,
-    /// Further classes.
-    pub classes: Vec<HostClass>,
-    /// Which of the further classes a tenant is of.
-    pub tenants: HashMap<Arc<str>, String>,
-    /// What tenants that end hosts are made to do.
-    pub penalties: PenaltyPolicy,
-    /// Longest time from spawn to the first heartbeat, in milliseconds.
-    pub start_ms_max: u64,
-    /// Longest silence between heartbeats, in milliseconds.
-    pub silence_ms_max: u64,
-    /// Longest time for what is inside a replaced host to finish, in milliseconds.
-    pub drain_ms_max: u64,
-    /// The same for a host that is replaced by a rolling restart, which nobody waits for.
-    pub roll_drain_ms_max: u64,
-    /// A host that cannot be confined completely is ended before it serves anybody.
-    pub require_sandbox: bool,
-}
-
-impl HostsConfig {
-    /// This executable, and the usual bounds.
-    pub fn own() -> io::Result<Self> {
-        Ok(Self {
-            class: HostClass {
-                name: String::new(),
-                command: HostCommand::own()?,
-                active: 1,
-                resident_bytes_max: None,
-            },
-            classes: Vec::new(),
-            tenants: HashMap::new(),
-            penalties: PenaltyPolicy::default(),
-            start_ms_max: 15_000,
-            silence_ms_max: 3_000,
-            drain_ms_max: 10_000,
-            roll_drain_ms_max: 15 * 60_000,
-            require_sandbox: false,
-        })
-    }
-}
-
-/// Why a host had to go.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum Fault {
-    #[error("{0}")]
-    Closed(CloseReason),
-    #[error("it exited ({0})")]
-    Exited(std::process::ExitStatus),
-    #[error("isolates would not stop")]
-    Condemned(Vec<Condemned>),
-    #[error("it was silent for too long")]
-    Silent,
-    #[error("it did not start in time")]
-    NotStarted,
-    #[error("it is not confined: {0}")]
-    NotConfined(String),
-    #[error("it was replaced")]
-    Retired,
-    #[error("the gateway shuts down")]
-    Shutdown,
-}
 
 /// Where invocations run. Cheap to clone.
 #[derive(Clone)]
@@ -456,305 +373,4 @@ async fn penalise(inner: Arc<Inner>, observer: Arc<dyn Observer>) {
         }
         told = now;
     }
-}
-
-/// Keeps every slot of one class, and its standby, filled.
-struct Spawner {
-    inner: Arc<Inner>,
-    pool: usize,
-    class: HostClass,
-    config: Arc<HostsConfig>,
-    observer: Arc<dyn Observer>,
-    groups: Arc<io::Result<Groups>>,
-}
-
-impl Spawner {
-    async fn run(self) {
-        let pool = &self.inner.pools[self.pool];
-        loop {
-            if self.inner.stopping.load(Ordering::SeqCst) {
-                return;
-            }
-            let starting = pool.starting.load(Ordering::SeqCst);
-            if lock(&pool.slots).missing(starting) == 0 {
-                pool.missing.notified().await;
-                continue;
-            }
-            let wait = lock(&pool.backoff).wait();
-            if !wait.is_zero() {
-                tracing::warn!(
-                    wait_ms = wait.as_millis() as u64,
-                    "isolate hosts die young; the next one waits"
-                );
-                tokio::time::sleep(wait).await;
-                if self.inner.stopping.load(Ordering::SeqCst) {
-                    return;
-                }
-            }
-            if let Err(error) = self.spawn(pool) {
-                tracing::error!(%error, "an isolate host cannot be started");
-                lock(&pool.backoff).lost_after(Duration::ZERO);
-                // Also before the backoff bites: a program that is not there is not there a moment later.
-                tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
-            }
-        }
-    }
-
-    fn spawn(&self, pool: &Pool) -> io::Result<()> {
-        let generation = lock(&pool.slots).generation();
-        let Spawned { link, child, pid, sandbox } = self.class.command.spawn()?;
-        pool.starting.fetch_add(1, Ordering::SeqCst);
-        let id = HostId(self.inner.next.fetch_add(1, Ordering::Relaxed));
-        let (retire, lease) = Default::default();
-        let life = Life {
-            inner: Arc::clone(&self.inner),
-            pool: self.pool,
-            config: Arc::clone(&self.config),
-            observer: Arc::clone(&self.observer),
-            host: Host { id, link, generation, pid, born: Instant::now(), retire, lease },
-            child,
-            group: grouped(&self.groups, id, pid, self.class.resident_bytes_max),
-            sandbox,
-        };
-        let alive = self.inner.tasks.subscribe();
-        tokio::spawn(async move {
-            life.run().await;
-            drop(alive);
-        });
-        Ok(())
-    }
-}
-
-/// A cgroup with a host in it, or why there is none.
-fn grouped(
-    groups: &io::Result<Groups>,
-    id: HostId,
-    pid: u32,
-    resident_bytes_max: Option<u64>,
-) -> Result<Group, String> {
-    let groups = groups.as_ref().map_err(ToString::to_string)?;
-    let group = groups.make(id.0, resident_bytes_max).map_err(|error| error.to_string())?;
-    group.add(pid).map_err(|error| error.to_string())?;
-    Ok(group)
-}
-
-/// One host, from spawn to its end.
-struct Life {
-    inner: Arc<Inner>,
-    pool: usize,
-    config: Arc<HostsConfig>,
-    observer: Arc<dyn Observer>,
-    host: Host,
-    child: Child,
-    group: Result<Group, String>,
-    sandbox: oneshot::Receiver<Sandbox>,
-}
-
-impl Life {
-    async fn run(mut self) {
-        let born = Instant::now();
-        let pid = self.child.id().unwrap_or_default();
-        let ready = self.first_heartbeat().await;
-        self.pool().starting.fetch_sub(1, Ordering::SeqCst);
-        let ready = match ready {
-            Ok(()) => self.confined().await,
-            fault => fault.map(|()| String::new()),
-        };
-        let fault = match ready {
-            Err(fault) => fault,
-            Ok(unconfined) => {
-                let start_ms = u64::try_from(born.elapsed().as_millis()).unwrap_or(u64::MAX);
-                self.observer.host(&HostEvent::Started { pid, start_ms, unconfined: &unconfined });
-                let displaced = lock(&self.pool().slots).add(self.host.clone());
-                self.inner.changed(self.pool);
-                if let Some(host) = displaced {
-                    host.retire.notify_one();
-                }
-                self.watch().await
-            }
-        };
-        lock(&self.pool().slots).remove(self.host.id);
-        if fault == Fault::Retired {
-            let inside = self.host.link.in_flight();
-            let end = HostEnd { pid, reason: &fault.to_string(), inside, tenants: "" };
-            self.observer.host(&HostEvent::Retired(end));
-        }
-        if !matches!(fault, Fault::Shutdown | Fault::Retired) {
-            // Where one tenant is to blame, that tenant waits and not the next host.
-            if !self.record(&fault, pid) {
-                lock(&self.pool().backoff).lost_after(born.elapsed());
-            }
-            self.inner.lost.fetch_add(1, Ordering::SeqCst);
-        }
-        self.inner.changed(self.pool);
-        self.end(&fault).await;
-    }
-
-    fn pool(&self) -> &Pool {
-        &self.inner.pools[self.pool]
-    }
-
-    async fn first_heartbeat(&mut self) -> Result<(), Fault> {
-        let mut beats = self.host.link.heartbeats();
-        let mut stop = self.inner.stop.subscribe();
-        let limit = Duration::from_millis(self.config.start_ms_max);
-        tokio::select! {
-            _ = beats.changed() => Ok(()),
-            reason = self.host.link.closed() => Err(Fault::Closed(reason)),
-            () = tokio::time::sleep(limit) => Err(Fault::NotStarted),
-            () = until_stop(&mut stop) => Err(Fault::Shutdown),
-        }
-    }
-
-    /// How far the host is confined: the names of what is missing, if that is allowed.
-    async fn confined(&mut self) -> Result<String, Fault> {
-        let limit = Duration::from_millis(LAST_WORDS_MS_MAX);
-        let mut sandbox = match tokio::time::timeout(limit, &mut self.sandbox).await {
-            Ok(Ok(sandbox)) => sandbox,
-            Ok(Err(_)) | Err(_) => Sandbox::none("the host does not say"),
-        };
-        if let Err(reason) = &self.group {
-            sandbox.missing.push(Missing { layer: "cgroup".into(), reason: reason.clone() });
-        }
-        let (names, reasons) = (sandbox.names(), sandbox.reasons());
-        let changed = self.inner.sandbox.send_replace(Some(sandbox.clone())) != Some(sandbox);
-        if names.is_empty() {
-            return Ok(names);
-        }
-        if self.config.require_sandbox {
-            return Err(Fault::NotConfined(reasons));
-        }
-        if changed {
-            tracing::warn!(missing = %reasons, "isolate hosts are not confined completely");
-        }
-        Ok(names)
-    }
-
-    /// Until something is wrong with it.
-    async fn watch(&mut self) -> Fault {
-        let mut beats = self.host.link.heartbeats();
-        let mut stop = self.inner.stop.subscribe();
-        let limit = Duration::from_millis(self.config.silence_ms_max);
-        loop {
-            let condemned = beats.borrow_and_update().condemned.clone();
-            if !condemned.is_empty() {
-                return Fault::Condemned(condemned);
-            }
-            tokio::select! {
-                changed = beats.changed() => if changed.is_err() {
-                    return Fault::Closed(CloseReason::Closed);
-                },
-                reason = self.host.link.closed() => return Fault::Closed(reason),
-                exited = self.child.wait() => {
-                    // What it said last is still in the socket.
-                    let limit = Duration::from_millis(LAST_WORDS_MS_MAX);
-                    let _ = tokio::time::timeout(limit, self.host.link.closed()).await;
-                    return match exited {
-                        Ok(status) => Fault::Exited(status),
-                        Err(_) => Fault::Closed(CloseReason::HostGone),
-                    };
-                }
-                () = tokio::time::sleep(limit) => return Fault::Silent,
-                () = self.host.retire.notified() => return Fault::Retired,
-                () = until_stop(&mut stop) => return Fault::Shutdown,
-            }
-        }
-    }
-
-    /// Says who was inside. True if one tenant alone is to blame.
-    fn record(&self, fault: &Fault, pid: u32) -> bool {
-        // Ends what is inside a host that is already dead, so that the link knows who was there.
-        if !matches!(fault, Fault::Condemned(_) | Fault::Silent) {
-            self.host.link.close();
-        }
-        let inside = self.host.link.inside();
-        let tenants = {
-            let mut ledger = lock(&self.inner.ledger);
-            match fault {
-                Fault::Condemned(named) => ledger.condemned(&ids(named), &inside),
-                _ => ledger.died(&inside),
-            }
-        };
-        let one = tenants.len() == 1;
-        let tenants: Vec<_> = tenants.iter().map(AsRef::as_ref).collect();
-        let tenants = tenants.join(" ");
-        let reason = fault.to_string();
-        let end = HostEnd { pid, reason: &reason, inside: inside.len(), tenants: &tenants };
-        self.observer.host(&match fault {
-            Fault::Condemned(_) => HostEvent::Condemned(end),
-            _ => HostEvent::Lost(end),
-        });
-        one
-    }
-
-    /// Answers the condemned at once, lets the good ones finish, then kills.
-    async fn end(mut self, fault: &Fault) {
-        if let Fault::Condemned(named) = fault {
-            self.host.link.give_up(named);
-        }
-        if *fault == Fault::Retired {
-            self.inner.draining.fetch_add(1, Ordering::SeqCst);
-            self.retired().await;
-            self.inner.draining.fetch_sub(1, Ordering::SeqCst);
-        }
-        if matches!(fault, Fault::Condemned(_) | Fault::Silent | Fault::Shutdown) {
-            self.host.link.drain();
-            let limit = Duration::from_millis(self.config.drain_ms_max);
-            tokio::select! {
-                _ = tokio::time::timeout(limit, self.drained()) => {}
-                _ = self.host.link.closed() => {}
-            }
-        }
-        self.host.link.close();
-        if let Err(error) = self.child.kill().await {
-            tracing::debug!(%error, "an isolate host was gone before it was killed");
-        }
-        if let Ok(group) = self.group {
-            group.ended().await;
-        }
-    }
-
-    /// Until nobody starts anything there any more and all that runs has ended, or the gateway shuts down.
-    async fn retired(&self) {
-        let mut stop = self.inner.stop.subscribe();
-        let mut limit = Duration::from_millis(self.config.roll_drain_ms_max);
-        let ended = async {
-            // Out of its place, nobody gets a new lease: only this task's own is left.
-            while Arc::strong_count(&self.host.lease) > 1 {
-                tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
-            }
-            self.drained().await;
-        };
-        tokio::pin!(ended);
-        tokio::select! {
-            _ = tokio::time::timeout(limit, &mut ended) => return,
-            _ = self.host.link.closed() => return,
-            () = until_stop(&mut stop) => {}
-        }
-        self.host.link.drain();
-        limit = Duration::from_millis(self.config.drain_ms_max);
-        tokio::select! {
-            _ = tokio::time::timeout(limit, ended) => {}
-            _ = self.host.link.closed() => {}
-        }
-    }
-
-    /// Until nothing is inside any more. What is condemned meanwhile is answered and blamed as well.
-    async fn drained(&self) {
-        let mut known = 0;
-        while self.host.link.in_flight() > 0 {
-            let condemned = self.host.link.heartbeat().condemned;
-            if condemned.len() > known {
-                known = condemned.len();
-                // Those named before are not inside any more, so nobody is blamed twice.
-                lock(&self.inner.ledger).condemned(&ids(&condemned), &self.host.link.inside());
-                self.host.link.give_up(&condemned);
-            }
-            tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
-        }
-    }
-}
-
-fn ids(condemned: &[Condemned]) -> Vec<InvocationId> {
-    condemned.iter().map(|condemned| condemned.invocation).collect()
 }
