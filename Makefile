@@ -40,7 +40,9 @@ soak: test-setup ## Run good and hostile tenants mixed, with hosts killed at ran
 fuzz: dev-setup ## Fuzz a parser of outside bytes: TARGET=head SECONDS=60 (the list: fuzz/fuzz_targets); needs `cargo install cargo-fuzz`
 	@command -v cargo-fuzz >/dev/null || { echo "make fuzz needs cargo-fuzz:  cargo install cargo-fuzz" >&2; exit 1; }
 	cp Cargo.lock fuzz/Cargo.lock
-	cd fuzz && $(CARGO) fuzz run --fuzz-dir . --sanitizer none $(or $(TARGET),head) -- -max_total_time=$(or $(SECONDS),60) -rss_limit_mb=2048
+	@mkdir -p fuzz/target/corpus/$(or $(TARGET),head)
+	cd fuzz && $(CARGO) fuzz run --fuzz-dir . --sanitizer none $(or $(TARGET),head) \
+	  target/corpus/$(or $(TARGET),head) corpus/$(or $(TARGET),head) -- -max_total_time=$(or $(SECONDS),60) -rss_limit_mb=2048
 
 bench: test-setup ## Run the benches next to workerd; prints a table and writes JSON (BENCH="--quick" for a short one)
 	$(CARGO) bench --locked --workspace --bench side_by_side -- $(BENCH)
