@@ -23,6 +23,8 @@ use crate::{
 /// How long to wait for the end of a container that is being removed, and the time between two looks.
 const REMOVAL_MAX: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a container may be in a state that only Podman has a word for, while others are listed.
+const PASSING_MAX: Duration = Duration::from_secs(5);
 /// A container this long past its deadline is removed whoever its owner is.
 const EXPIRED_SLACK: Duration = Duration::from_secs(60);
 
@@ -121,8 +123,17 @@ impl Inner {
             ("status".to_owned(), states.iter().map(|state| (*state).to_owned()).collect()),
         ]);
         let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
-        let found = self.client.list_containers(Some(options)).await;
-        found.map_err(|error| failed("list the containers", &error))
+        let limit = tokio::time::Instant::now() + PASSING_MAX;
+        loop {
+            match self.client.list_containers(Some(options.clone())).await {
+                // One that ended while the engine looked is told in Podman's word ("stopped"), which is none of Docker's:
+                // a moment later it has another state.
+                Err(EngineError::JsonDataError { .. }) if tokio::time::Instant::now() < limit => {
+                    tokio::time::sleep(LOOK).await;
+                }
+                found => return found.map_err(|error| failed("list the containers", &error)),
+            }
+        }
     }
 
     pub(super) async fn reap(&self) -> Result<usize> {
