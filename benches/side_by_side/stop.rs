@@ -110,6 +110,8 @@ pub(crate) async fn stopping(plan: &Plan, table: &mut Table) {
         &one(percentile_ms(gaps.clone(), 50.0)),
     );
     table.row("h", "… worst", "", &one(percentile_ms(gaps, 100.0)));
+    table.row("h", "neighbour's p99 ms, without an attack", "", &one(alone));
+    table.row("h", "… under attack", "", &one(attacked));
     table.row(
         "h",
         "neighbour's p99 under attack over that without",

@@ -49,6 +49,11 @@ impl Shared {
             }
             tokio::time::sleep(LOOK).await;
         }
+        // As the garbage collector does: the pod may have been made while its owner was being deleted.
+        let pod = lock(&self.state).get("pods", &name);
+        if pod.is_some_and(|pod| pod["metadata"]["ownerReferences"] == owner(&object)) {
+            let _gone = self.delete("pods", &name, None);
+        }
     }
 
     /// Gives a claim the first free pod of its pool.
