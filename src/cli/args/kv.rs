@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::Remote;
+use super::sandbox::Plain;
 
 /// `atoll kv`.
 #[derive(Debug, Subcommand)]
@@ -32,17 +33,6 @@ pub(crate) enum Kv {
         #[command(flatten)]
         remote: Remote,
     },
-}
-
-/// Nothing but the server.
-#[derive(Debug, Args)]
-pub(crate) struct Plain {
-    /// Print the server's answer as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// The server.
-    #[command(flatten)]
-    pub(crate) remote: Remote,
 }
 
 /// One key.
