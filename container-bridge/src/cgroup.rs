@@ -5,6 +5,7 @@
 //! The few files are written here: the crates for this bring a D-Bus client along. What is written where is a list of [`Step`]s.
 //! Reference: the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
 
+mod place;
 mod v2;
 
 use std::{
@@ -49,78 +50,6 @@ pub struct Reading {
 }
 
 impl Cgroup {
-    /// Where a group of this name would be: under `parent`, or under the group of the calling process.
-    ///
-    /// # Errors
-    /// If a controller that limits need is not mounted.
-    pub fn locate(name: &str, parent: Option<&str>) -> io::Result<Self> {
-        Self::locate_in(
-            &fs::read_to_string("/proc/self/mounts")?,
-            &fs::read_to_string("/proc/self/cgroup")?,
-            name,
-            parent,
-        )
-    }
-
-    /// The calling process's own group, if its container sees it: at the root of what is mounted.
-    #[must_use]
-    pub(crate) fn own() -> Option<Self> {
-        let root = Path::new("/sys/fs/cgroup");
-        if root.join("cpu.stat").exists() {
-            return Some(Self { v2: Some(root.to_owned()), v1: Vec::new() });
-        }
-        let dir = |name: &str| (name.to_owned(), root.join(name));
-        let v1 = vec![dir("memory"), dir("cpuacct")];
-        v1.iter().all(|(_, dir)| dir.join("cgroup.procs").exists()).then_some(Self { v2: None, v1 })
-    }
-
-    fn locate_in(mounts: &str, own: &str, name: &str, parent: Option<&str>) -> io::Result<Self> {
-        let dir = |mount: &str, own: &str| {
-            let below = parent.unwrap_or(v2::below(own)).trim_matches('/');
-            Path::new(mount).join(below).join(format!("atoll-{name}"))
-        };
-        // Lines "9:memory,hugetlb:/path"; version 2 is "0::/path".
-        let own_path = |wanted: &str| {
-            own.lines().find_map(|line| {
-                let mut parts = line.splitn(3, ':');
-                let (number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-                let hit = if wanted.is_empty() {
-                    number == "0"
-                } else {
-                    controllers.split(',').any(|c| c == wanted)
-                };
-                hit.then_some(path)
-            })
-        };
-        let mut v2 = None;
-        let mut v1 = Vec::new();
-        for line in mounts.lines() {
-            let fields: Vec<&str> = line.split(' ').collect();
-            let [_, mount, kind, options, ..] = fields[..] else { continue };
-            match kind {
-                "cgroup2" if v2.is_none() => v2 = own_path("").map(|own| dir(mount, own)),
-                "cgroup" => {
-                    for controller in ["memory", "pids", "cpu", "cpuacct"] {
-                        if options.split(',').any(|option| option == controller)
-                            && let Some(own) = own_path(controller)
-                        {
-                            v1.push((controller.to_owned(), dir(mount, own)));
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        let has = |name: &str| v1.iter().any(|(controller, _)| controller == name);
-        if !v1.is_empty() && !["memory", "pids", "cpu"].into_iter().all(has) {
-            return Err(io::Error::other("cgroup v1 without all of memory, pids and cpu"));
-        }
-        if v1.is_empty() && v2.is_none() {
-            return Err(io::Error::other("no cgroup hierarchy is mounted"));
-        }
-        Ok(Self { v2, v1 })
-    }
-
     /// Makes the directories and sets the limits.
     ///
     /// # Errors
@@ -322,11 +251,10 @@ fn write_if_there(dir: &Path, file: &str, value: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    const V2: &str = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
-    const HYBRID: &str = "cgroup /c/memory cgroup rw,memory 0 0\ncgroup /c/cpu cgroup rw,cpu,cpuacct 0 0\n\
-                          cgroup /c/pids cgroup rw,pids 0 0\ncgroup2 /c/unified cgroup2 rw 0 0\n";
+    use super::{
+        place::tests::{HYBRID, V2},
+        *,
+    };
 
     const LIMITS: Limits = Limits {
         memory_bytes: 64 * crate::limits::MIB,
@@ -336,15 +264,6 @@ mod tests {
         open_files: 64,
         lifetime_ms: 1,
     };
-
-    #[test]
-    fn version_2_alone() {
-        let group = Cgroup::locate_in(V2, "0::/a/b\n", "x", None).unwrap();
-        assert_eq!(group.dirs().collect::<Vec<_>>(), [Path::new("/sys/fs/cgroup/a/b/atoll-x")]);
-        // Isolate hosts were bounded first, so the gateway sits in a leaf: sandboxes go beside it, not into it.
-        let group = Cgroup::locate_in(V2, "0::/a/b/atoll-77-0\n", "x", None).unwrap();
-        assert_eq!(group.dirs().collect::<Vec<_>>(), [Path::new("/sys/fs/cgroup/a/b/atoll-x")]);
-    }
 
     #[test]
     fn what_is_written_where() {
@@ -411,36 +330,5 @@ mod tests {
         assert_eq!(group.read(), read);
         fs::write(dir.join("memory.peak"), "8192\n").unwrap();
         assert_eq!(group.read(), Reading { memory_bytes_peak: 8192, ..read });
-    }
-
-    #[test]
-    fn hybrid_uses_version_1_for_limits_and_version_2_for_killing() {
-        let own = "3:memory:/m\n2:cpu,cpuacct:/\n1:pids:/p\n0::/\n";
-        let group = Cgroup::locate_in(HYBRID, own, "x", None).unwrap();
-        let dirs: Vec<_> = group.dirs().map(|dir| dir.display().to_string()).collect();
-        assert_eq!(
-            dirs,
-            [
-                "/c/unified/atoll-x",
-                "/c/memory/m/atoll-x",
-                "/c/cpu/atoll-x",
-                "/c/cpu/atoll-x",
-                "/c/pids/p/atoll-x"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_parent_replaces_the_own_group() {
-        let group = Cgroup::locate_in(V2, "0::/a/b\n", "x", Some("/svc")).unwrap();
-        assert_eq!(group.dirs().collect::<Vec<_>>(), [Path::new("/sys/fs/cgroup/svc/atoll-x")]);
-    }
-
-    #[test]
-    fn missing_controllers_are_an_error() {
-        assert!(
-            Cgroup::locate_in("cgroup /c/memory cgroup rw,memory 0 0\n", "3:memory:/\n", "x", None).is_err()
-        );
-        assert!(Cgroup::locate_in("", "", "x", None).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! The audit log of a real server: who did what is there, whole, after whatever happens to the process; and nothing secret is.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -49,10 +51,18 @@ fn log_files(folder: &Path) -> Vec<PathBuf> {
 
 /// Every record, in order.
 pub(crate) fn records(folder: &Path) -> Vec<Value> {
-    let read = |file: &PathBuf| std::fs::read_to_string(file).expect("the log is text");
-    let texts: Vec<String> = log_files(folder).iter().map(read).collect();
-    let lines = texts.iter().flat_map(|text| text.lines());
-    lines.filter_map(|line| serde_json::from_str(line).ok()).collect()
+    let mut records = vec![];
+    each_record(folder, |record| records.push(record));
+    records
+}
+
+/// Shows every record in order, and keeps none: an hour's log is larger than memory.
+pub(crate) fn each_record(folder: &Path, mut look: impl FnMut(Value)) {
+    for file in log_files(folder) {
+        let file = BufReader::new(File::open(&file).expect("the log is there"));
+        let lines = file.lines().map(|line| line.expect("the log is text"));
+        lines.filter_map(|line| serde_json::from_str(&line).ok()).for_each(&mut look);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

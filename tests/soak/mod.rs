@@ -153,11 +153,11 @@ fn complete(folder: &std::path::Path, admitted: &[String]) {
     let (report, well) = audit::verify(folder);
     assert!(well, "{report}");
     let mut told: BTreeMap<String, u64> = BTreeMap::new();
-    for record in audit::records(folder).iter().filter(|record| record["kind"] == "execution") {
-        if let Some(trace) = record["trace"].as_str() {
+    audit::each_record(folder, |record| {
+        if let (Some("execution"), Some(trace)) = (record["kind"].as_str(), record["trace"].as_str()) {
             *told.entry(trace.to_owned()).or_default() += 1;
         }
-    }
+    });
     let missing: Vec<&String> = admitted.iter().filter(|trace| !told.contains_key(*trace)).collect();
     assert!(
         missing.is_empty(),

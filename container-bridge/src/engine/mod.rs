@@ -19,6 +19,7 @@ mod config;
 mod container;
 mod image;
 mod instance;
+mod running;
 mod stream;
 
 use std::{
@@ -29,21 +30,18 @@ use std::{
 use bollard::{
     Docker,
     errors::Error as EngineError,
-    query_parameters::{AttachContainerOptions, StartContainerOptions, StatsOptions},
+    query_parameters::{AttachContainerOptions, StartContainerOptions},
 };
 pub use config::{EngineConfig, Image, Kind, Runtime, UID_BASE_DEFAULT, UIDS_DEFAULT};
-use futures_util::StreamExt;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::OnceCell;
 
 use crate::{
-    backend::{self, Backend, BoxFuture, Launched, SandboxId, SandboxSpec},
-    cgroup::Reading,
+    backend::{Backend, BoxFuture, Launched, SandboxId, SandboxSpec},
     error::{Code, Result, SandboxError},
     frame,
     kit::Kit,
     limits::{Limits, START_MAX},
     link::Link,
-    native::End,
     owned,
     protocol::{Disk, ExecSpec, Root},
     sandbox::Sandbox,
@@ -51,8 +49,6 @@ use crate::{
 
 /// How long one call of the engine's API may take, in seconds.
 const API_TIMEOUT_S: u64 = 30;
-/// How long the readings of a container may take.
-const READING_MAX: Duration = Duration::from_secs(2);
 /// How long the probe of a runtime may take.
 const PROBE_MAX: Duration = Duration::from_secs(5);
 /// The runtime that is probed for: a second kernel, in user space.
@@ -257,6 +253,7 @@ impl Inner {
         let started = self.client.start_container(&container, None::<StartContainerOptions>).await;
         started.map_err(|error| failed("start the container", &error))?;
         let exit = self.watch_exit(&container);
+        let group = self.group(&container).await;
         let (input, mut output) = (stream::Demultiplexed::new(attached.output), attached.input);
         let setup = owned::setup(&id, &spec);
         let told = frame::write(&mut output, &setup).await;
@@ -264,51 +261,10 @@ impl Inner {
             SandboxError::new(Code::BackendFailed, format!("the init does not listen: {error}"))
         })?;
         let link = Link::open(input, output).await?;
-        Ok(Launched { link, instance: Box::new(Container { remover, exit, deadline }) })
+        Ok(Launched { link, instance: Box::new(running::Container { remover, group, exit, deadline }) })
     }
 }
 
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// A running container.
-struct Container {
-    remover: Remover,
-    exit: watch::Receiver<Option<i64>>,
-    deadline: Instant,
-}
-
-impl backend::Instance for Container {
-    fn reading(&self) -> BoxFuture<'_, Reading> {
-        Box::pin(async {
-            let Some(container) = &self.remover.container else { return Reading::default() };
-            let options = StatsOptions { stream: false, one_shot: true };
-            let mut stats = std::pin::pin!(self.remover.inner.client.stats(container, Some(options)));
-            let Ok(Some(Ok(stats))) = tokio::time::timeout(READING_MAX, stats.next()).await else {
-                return Reading::default();
-            };
-            let cpu_ns = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage?.total_usage).unwrap_or(0);
-            let memory_bytes = stats.memory_stats.and_then(|memory| memory.usage).unwrap_or(0);
-            Reading { cpu_us: cpu_ns / 1000, memory_bytes, ..Reading::default() }
-        })
-    }
-
-    fn stop(mut self: Box<Self>) -> BoxFuture<'static, Result<End>> {
-        Box::pin(async move {
-            // What ended by itself has an exit code; what is removed here is told by that.
-            let ended = *self.exit.borrow();
-            let late = Instant::now() >= self.deadline;
-            if let Some(container) = self.remover.container.take() {
-                self.remover.inner.remove(&container).await?;
-            }
-            Ok(match ended {
-                Some(10) => End::Deadline,
-                _ if late => End::Deadline, // an engine may not have told the code yet
-                Some(11) => End::Failed,
-                Some(0) | None => End::HostGone,
-                Some(_) => End::Killed,
-            })
-        })
-    }
 }
