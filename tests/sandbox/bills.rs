@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Server, plain};
+use super::Server;
+use super::backends::{Place, on_each_backend};
 
 /// Longer than what a kill may lose.
 const WRITTEN: Duration = Duration::from_secs(8);
@@ -28,9 +29,8 @@ fn cpu_us(bill: &Value) -> u64 {
     bill["total"]["cpuUs"].as_u64().unwrap_or_else(|| panic!("{bill}"))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bills_of_users_survive_restarts_and_kills() {
-    let Some(mut server) = plain().await else { return };
+async fn bills_of_users_survive_restarts_and_kills(place: Place) {
+    let Some(mut server) = place.plain().await else { return };
     server.out("ann", BUSY).await;
     server.out("bob", "true").await;
     let first = cpu_us(&server.bill("ann").await);
@@ -55,9 +55,8 @@ async fn bills_of_users_survive_restarts_and_kills() {
     server.finish();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_hop_is_told_with_both_sides_and_what_it_took() {
-    let Some(mut server) = plain().await else { return };
+async fn every_hop_is_told_with_both_sides_and_what_it_took(place: Place) {
+    let Some(mut server) = place.plain().await else { return };
     server.out("ann", "echo hello").await;
     let id = server.control("GET", "/v1/sandboxes/ann", None).await.json()["id"].clone();
     let step = json!({ "language": "shell", "runtime": "auto", "user": "ann", "code": "echo step" });
@@ -94,3 +93,8 @@ async fn every_hop_is_told_with_both_sides_and_what_it_took() {
     );
     server.finish();
 }
+
+on_each_backend!(
+    bills_of_users_survive_restarts_and_kills,
+    every_hop_is_told_with_both_sides_and_what_it_took,
+);

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Server, plain};
+use super::Server;
+use super::backends::{Place, on_each_backend};
 use crate::support::atoll::{NEIGHBOUR_TOKEN, TOKEN, deployment, host_name};
 use crate::support::client;
 use crate::support::worker::{Request, Worker};
@@ -138,9 +139,8 @@ async fn ask(server: &Server, tenant: &str, path: &str) -> Value {
     answer.json()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_worker_does_everything_that_a_client_does() {
-    let Some(server) = plain().await else { return };
+async fn a_worker_does_everything_that_a_client_does(place: Place) {
+    let Some(server) = place.plain().await else { return };
     deploy(&server, TOKEN).await;
     let ask = async |path: &str| ask(&server, "acme", path).await;
     let exec = ask("/exec").await;
@@ -202,9 +202,8 @@ async fn a_worker_does_everything_that_a_client_does() {
     server.finish();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_workers_sandboxes_are_its_tenants_and_end_with_what_asked() {
-    let Some(server) = plain().await else { return };
+async fn a_workers_sandboxes_are_its_tenants_and_end_with_what_asked(place: Place) {
+    let Some(server) = place.plain().await else { return };
     deploy(&server, TOKEN).await;
     deploy(&server, NEIGHBOUR_TOKEN).await;
     server.out("ann", "echo mine > f").await;
@@ -249,3 +248,8 @@ async fn without_sandboxes_the_binding_is_refused() {
         answer.text()
     );
 }
+
+on_each_backend!(
+    a_worker_does_everything_that_a_client_does,
+    a_workers_sandboxes_are_its_tenants_and_end_with_what_asked,
+);

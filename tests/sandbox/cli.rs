@@ -5,7 +5,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use super::{Server, plain};
+use super::Server;
+use super::backends::{Place, on_each_backend};
 use crate::support::atoll::{TOKEN, binary};
 
 fn run(server: &Server, args: &[&str], stdin: &[u8]) -> Output {
@@ -37,9 +38,8 @@ fn fails(server: &Server, args: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_command_does_what_the_api_does() {
-    let Some(server) = plain().await else { return };
+async fn the_command_does_what_the_api_does(place: Place) {
+    let Some(server) = place.plain().await else { return };
     tokio::task::spawn_blocking(move || {
         commands(&server);
         files(&server);
@@ -130,3 +130,5 @@ fn background(server: &Server) {
     ok(server, &["hide", "ann", "8000"], b"");
     assert_eq!(fails(server, &["hide", "ann", "8000"]).0, Some(4));
 }
+
+on_each_backend!(the_command_does_what_the_api_does,);

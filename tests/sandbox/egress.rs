@@ -5,7 +5,8 @@ use http::Response;
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use super::{CONFIG, Server, start};
+use super::Server;
+use super::backends::{Place, on_each_backend};
 use crate::outside::{Answer, NameServer, Outside, Web};
 use crate::support::atoll::{NEIGHBOUR_TOKEN, Options};
 
@@ -35,7 +36,7 @@ struct World {
     _outside: Outside,
 }
 
-async fn world() -> Option<World> {
+async fn world(place: Place) -> Option<World> {
     let web = Web::tls(&["api.test"], origin).await;
     let names = NameServer::new(&[("api.test", &[&["127.0.0.1"]]), ("inside.test", &[&["10.0.0.1"]])]).await;
     let outside = Outside::new(&web, &names);
@@ -43,9 +44,9 @@ async fn world() -> Option<World> {
     let classes = format!(
         "[egress.apis]\nallow = [{{ origin = \"api.test:{port}\", methods = [\"GET\", \"POST\"], paths = [\"/v1\"] }}, \"inside.test:{port}\"]\n"
     );
-    let config = format!("{CONFIG}\n{}{classes}", outside.config);
+    let config = format!("{}\n{}{classes}", place.config(), outside.config);
     let tenant = "egress = [\"apis\"]".to_owned();
-    let server = start(Options { config, tenant, ..Options::default() }).await?;
+    let server = place.start(Options { config, tenant, ..Options::default() }).await?;
     Some(World { server, web, _outside: outside })
 }
 
@@ -63,9 +64,8 @@ impl World {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sandbox_reaches_what_its_class_lets_through_and_nothing_else() {
-    let Some(world) = world().await else { return };
+async fn a_sandbox_reaches_what_its_class_lets_through_and_nothing_else(place: Place) {
+    let Some(world) = world(place).await else { return };
     let good = world.url("api.test", "/v1/x");
     // By default nothing is there: no proxy, no variable, no interface.
     assert_eq!(world.ask("none", json!([["GET", good, null]])).await, ["no ConnectionRefusedError"]);
@@ -118,9 +118,8 @@ async fn a_sandbox_reaches_what_its_class_lets_through_and_nothing_else() {
     world.server.finish();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_step_has_its_way_out_while_it_runs() {
-    let Some(world) = world().await else { return };
+async fn a_step_has_its_way_out_while_it_runs(place: Place) {
+    let Some(world) = world(place).await else { return };
     let good = world.url("api.test", "/v1/step");
     let requests = json!([["GET", good, null], ["DELETE", good, null]]);
     let python = format!("import sys\nsys.argv = ['x', '''{requests}''']\n{ASK}");
@@ -142,9 +141,8 @@ async fn a_step_has_its_way_out_while_it_runs() {
     world.server.finish();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_workers_binding_says_what_its_sandboxes_reach() {
-    let Some(world) = world().await else { return };
+async fn a_workers_binding_says_what_its_sandboxes_reach(place: Place) {
+    let Some(world) = world(place).await else { return };
     let source = "export default { async fetch(request, { SANDBOX }) {
         const done = await SANDBOX.get('ann').exec(['python3', '-c', await request.text(), new URL(request.url).searchParams.get('ask')]);
         return new Response(done.stdout + done.stderr);
@@ -164,3 +162,9 @@ async fn a_workers_binding_says_what_its_sandboxes_reach() {
     assert_eq!(world.server.send("agent", &request).await.text(), "200 GET /v1/w \n403 egress_path\n");
     world.server.finish();
 }
+
+on_each_backend!(
+    a_sandbox_reaches_what_its_class_lets_through_and_nothing_else,
+    a_step_has_its_way_out_while_it_runs,
+    a_workers_binding_says_what_its_sandboxes_reach,
+);

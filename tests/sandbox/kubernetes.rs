@@ -1,43 +1,16 @@
 //! Sandboxes as pods, through the real binary, against the cluster of the bridge's tests, whose pods are native sandboxes.
 
-#[allow(
-    dead_code,
-    unused_imports,
-    clippy::unwrap_used,
-    reason = "of the bridge's tests, which use all of it"
-)]
-#[path = "../../container-bridge/tests/all/cluster/mod.rs"]
-mod cluster;
-
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use atoll_container_bridge::native::{NativeConfig, UID_BASE_DEFAULT};
 use serde_json::{Value, json};
 
-use self::cluster::{Cluster, Cut, Kit, NAMESPACE};
-use super::is_root;
+use super::backends::{kubernetes, node};
+use super::cluster::{Cluster, Cut, Kit};
 use crate::support::atoll::{Atoll, Options};
 
-/// Away from what the other tests of this machine use.
-const NODE_UIDS: u32 = UID_BASE_DEFAULT + 900_000_000;
-
-fn node(state: &std::path::Path) -> NativeConfig {
-    NativeConfig {
-        program: env!("CARGO_BIN_EXE_atoll").into(),
-        args: vec!["sandbox-init".to_owned()],
-        state_dir: state.to_owned(),
-        uid_base: NODE_UIDS,
-        cgroup_parent: None,
-        allow_no_cgroup: !is_root(),
-    }
-}
-
 fn config(kubeconfig: &std::path::Path) -> String {
-    format!(
-        "sandbox = {{ backend = \"kubernetes\", memory_mib = 192, disk_mib = 64, \
-         kubernetes = {{ namespace = \"{NAMESPACE}\", image = \"tools:1\", kubeconfig = {kubeconfig:?} }} }}"
-    )
+    format!("sandbox = {{ memory_mib = 192, disk_mib = 64{} }}", kubernetes(kubeconfig))
 }
 
 fn json_of(answer: &crate::support::client::Answer) -> Value {

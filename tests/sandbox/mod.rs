@@ -2,10 +2,19 @@
 //! left of them: no process, mount, control group or file.
 
 mod api;
+pub(crate) mod backends;
 mod bad;
 mod bills;
 mod binding;
 mod cli;
+#[allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "of the bridge's tests, which use all of it"
+)]
+#[path = "../../container-bridge/tests/all/cluster/mod.rs"]
+mod cluster;
 mod egress;
 mod kubernetes;
 mod preview;
@@ -17,36 +26,33 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::atoll::{Atoll, Options, TOKEN};
+use self::backends::Place;
+use crate::support::Kind;
+use crate::support::atoll::{Atoll, TOKEN};
 use crate::support::client::{self, Answer};
 use crate::support::worker::Request;
 
-/// The configuration of most tests: small sandboxes.
-pub(crate) const CONFIG: &str = "sandbox = { memory_mib = 192, disk_mib = 64 }";
 /// How long the kernel may take to finish what is under way.
 const CLEAN: Duration = Duration::from_secs(20);
 
-/// A server that can make sandboxes.
-pub(crate) struct Server(Atoll);
+/// A server that can make sandboxes, and where it makes them.
+pub(crate) struct Server {
+    atoll: Atoll,
+    place: Place,
+}
 
 impl std::ops::Deref for Server {
     type Target = Atoll;
 
     fn deref(&self) -> &Atoll {
-        &self.0
+        &self.atoll
     }
 }
 
 impl std::ops::DerefMut for Server {
     fn deref_mut(&mut self) -> &mut Atoll {
-        &mut self.0
+        &mut self.atoll
     }
-}
-
-/// A server with sandboxes, or `None` where this user cannot have any: said aloud, never as root.
-pub(crate) async fn start(options: Options) -> Option<Server> {
-    let atoll = Atoll::start(options).await;
-    can_have_sandboxes(&atoll).await.then_some(Server(atoll))
 }
 
 /// Whether a server with `[sandbox]` can make any as this user; said aloud if not.
@@ -61,9 +67,9 @@ pub(crate) async fn can_have_sandboxes(atoll: &Atoll) -> bool {
     true
 }
 
-/// With nothing special.
+/// A server with native sandboxes and nothing special.
 pub(crate) async fn plain() -> Option<Server> {
-    start(Options { config: CONFIG.into(), ..Options::default() }).await
+    Place::of(Kind::Native).await?.plain().await
 }
 
 fn is_root() -> bool {
@@ -115,16 +121,22 @@ impl Server {
     pub(crate) fn finish(mut self) {
         let ids = self.ids();
         assert!(!ids.is_empty(), "no sandbox was made:\n{}", self.log());
-        self.0.stop();
-        clean(&ids, self.0.folder());
+        self.atoll.stop();
+        clean(&ids, self.atoll.folder());
+        self.place.clean(self.atoll.folder());
     }
 
     /// Kills the server without a word; nothing of its sandboxes is left either.
-    pub(crate) fn finish_by_a_kill(mut self) {
+    pub(crate) async fn finish_by_a_kill(mut self) {
         let ids = self.ids();
         assert!(!ids.is_empty(), "no sandbox was made:\n{}", self.log());
-        self.0.kill();
-        clean(&ids, self.0.folder());
+        self.atoll.kill();
+        clean(&ids, self.atoll.folder());
+        if self.place.kind == Kind::Kubernetes {
+            // Its pods have ended; what the cluster remembers of them, the next gateway removes.
+            self.atoll.restart().await;
+        }
+        self.place.clean(self.atoll.folder());
     }
 
     /// Names of all sandboxes that it made so far.

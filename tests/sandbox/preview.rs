@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::plain;
+use super::backends::{Place, on_each_backend};
 use crate::support::atoll::BASE_DOMAIN;
 use crate::support::client;
 use crate::support::worker::Request;
@@ -34,9 +34,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 "#;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_port_is_seen_by_its_token_until_it_is_hidden() {
-    let Some(server) = plain().await else { return };
+async fn a_port_is_seen_by_its_token_until_it_is_hidden(place: Place) {
+    let Some(server) = place.plain().await else { return };
     assert_eq!(server.bytes("PUT", "/v1/sandboxes/ann/files?path=web.py", PROGRAM).await.status, 200);
     let start = json!({ "command": ["python3", "web.py"], "id": "web" });
     server.control("POST", "/v1/sandboxes/ann/processes", Some(start)).await;
@@ -121,3 +120,5 @@ async fn websocket(server: &super::Server, path: &str) {
     socket.read_exact(&mut back).await.expect("a socket");
     assert_eq!(&back, b"BYTES BOTH WAYS");
 }
+
+on_each_backend!(a_port_is_seen_by_its_token_until_it_is_hidden,);

@@ -13,3 +13,16 @@ pub(crate) mod client;
 pub(crate) mod memory;
 pub(crate) mod worker;
 pub(crate) mod workerd;
+
+/// Who makes a test's sandboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The server itself.
+    Native,
+    /// A Docker daemon of the tests' own.
+    Docker,
+    /// The same of Podman.
+    Podman,
+    /// The tests' own API server, whose pods are native sandboxes.
+    Kubernetes,
+}

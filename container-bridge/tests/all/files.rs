@@ -49,6 +49,38 @@ fn files_are_written_whole_and_read_in_parts(kind: Kind) {
     });
 }
 
+/// A container has a store of its own for each place that can be written; nobody who moves a file should have to know.
+fn files_move_wherever_they_may_be(kind: Kind) {
+    block(async {
+        let place = Place::of(kind);
+        let sandbox = place.start().await;
+        sandbox.out("echo new > f; chmod 750 f; touch -d @1000000000.5 f; echo old > /tmp/f; mkdir d").await;
+        sandbox.rename("f", "/tmp/f").await.unwrap();
+        assert!(!sandbox.exists("f").await.unwrap());
+        assert_eq!(sandbox.read("/tmp/f", 10).await.unwrap(), b"new\n");
+        let moved = sandbox.stat("/tmp/f").await.unwrap();
+        assert_eq!((moved.mode, moved.modified_ms), (0o750, 1_000_000_000_500));
+        sandbox.rename("/tmp/f", "/home/user/f").await.unwrap();
+        // A link moves or is refused, and is never followed; and nothing half done is left.
+        sandbox.out("ln -s /etc/passwd link; mkdir /tmp/full; mkfifo pipe").await;
+        for odd in ["link", "d", "pipe"] {
+            if let Err(error) = sandbox.rename(odd, "/tmp/odd").await {
+                assert_eq!(error.code, Code::Unsupported, "{odd}: {error}");
+                assert!(sandbox.exists(odd).await.unwrap() && !sandbox.exists("/tmp/odd").await.unwrap());
+            }
+            assert_eq!(
+                sandbox.out("test -f /tmp/odd -a ! -L /tmp/odd && echo followed; rm -rf /tmp/odd").await,
+                ""
+            );
+        }
+        let onto = sandbox.rename("/home/user/f", "/tmp/full").await.unwrap_err();
+        assert_eq!(onto.code, Code::IsDirectory, "{onto}");
+        assert_eq!(sandbox.rename("/home/user/f", "/etc/f").await.unwrap_err().code, Code::PermissionDenied);
+        assert_eq!(sandbox.out("ls -A /tmp; cat ~/f").await, "full\nnew\n");
+        sandbox.stop().await;
+    });
+}
+
 fn bad_paths(kind: Kind) {
     block(async {
         let place = Place::of(kind);
@@ -213,6 +245,7 @@ fn bad_archives_change_nothing(kind: Kind) {
 
 crate::support::for_each_backend! {
     files_are_written_whole_and_read_in_parts,
+    files_move_wherever_they_may_be,
     bad_paths,
     changes_are_seen,
     a_snapshot_comes_back,

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{CONFIG, Server, start};
+use super::Server;
+use super::backends::{Place, on_each_backend};
 use crate::outside::{Lines, NameServer, Outside};
 use crate::support::atoll::Options;
 
@@ -55,7 +56,7 @@ target = sys.argv[1]
 "#;
 
 /// A server whose class `wide` lets tunnels to `port` through, with `more` in it, and a sandbox of ann's that has it.
-async fn with(outside: &Outside, port: u16, more: &str) -> Option<Server> {
+async fn with(place: Place, outside: &Outside, port: u16, more: &str) -> Option<Server> {
     let allow = format!(
         "\"*\", \"*:*\", \"tcp://plain.test:{port}\", {{ origin = \"narrow.test:{port}\", methods = [\"GET\"] }}, \
          {{ origin = \"paths.test:{port}\", paths = [\"/v1\"] }}"
@@ -66,9 +67,9 @@ async fn with(outside: &Outside, port: u16, more: &str) -> Option<Server> {
          [egress.brief]\nallow = [\"*:*\"]\nresponse_bytes_max = 200000\nrequest_bytes_max = 200000\n\
          tunnels = {{ ports = [{port}], idle_s = 2, life_s = 6 }}\n{more}"
     );
-    let config = format!("{CONFIG}\n{}{classes}", outside.config);
+    let config = format!("{}\n{}{classes}", place.config(), outside.config);
     let tenant = "egress = [\"wide\", \"usual\", \"brief\"]".to_owned();
-    let server = start(Options { config, tenant, ..Options::default() }).await?;
+    let server = place.start(Options { config, tenant, ..Options::default() }).await?;
     for (user, class) in [("ann", "wide"), ("usual", "usual"), ("brief", "brief")] {
         let path = format!("/v1/sandboxes/{user}");
         let made = server.control("PUT", &path, Some(json!({ "egress": class }))).await;
@@ -117,8 +118,7 @@ impl Server {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tunnels_lead_only_where_the_class_and_the_address_allow() {
+async fn tunnels_lead_only_where_the_class_and_the_address_allow(place: Place) {
     let lines = Lines::new(&["plain.test"]).await;
     let here: &[&[&str]] = &[&["127.0.0.1"]];
     let names = NameServer::new(&[
@@ -134,7 +134,7 @@ async fn tunnels_lead_only_where_the_class_and_the_address_allow() {
     ])
     .await;
     let outside = Outside::at(lines.port, &lines.root, &names);
-    let Some(server) = with(&outside, lines.port, "").await else { return };
+    let Some(server) = with(place, &outside, lines.port, "").await else { return };
     let port = lines.port;
     let connect = |target: &str| format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n");
     let gateway = server.address().port();
@@ -232,13 +232,12 @@ async fn tunnels_lead_only_where_the_class_and_the_address_allow() {
     server.finish();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tunnels_carry_bytes_both_ways_and_nothing_else() {
+async fn tunnels_carry_bytes_both_ways_and_nothing_else(place: Place) {
     let lines = Lines::new(&["plain.test"]).await;
     let names =
         NameServer::new(&[("plain.test", &[&["127.0.0.1"]]), ("narrow.test", &[&["127.0.0.1"]])]).await;
     let outside = Outside::at(lines.port, &lines.root, &names);
-    let Some(server) = with(&outside, lines.port, "").await else { return };
+    let Some(server) = with(place, &outside, lines.port, "").await else { return };
     let target = format!("plain.test:{}", lines.port);
     // What comes with the CONNECT is the tunnel's; the end of what a program says is not the end of what it hears.
     let program = "c, status = connect(target, b'early\\n')\nc.sendall(b'late\\n')\nc.shutdown(socket.SHUT_WR)\nprint(status, rest(c), end='')";
@@ -265,12 +264,11 @@ async fn tunnels_carry_bytes_both_ways_and_nothing_else() {
     server.finish();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tunnels_are_bounded_in_number_time_and_bytes() {
+async fn tunnels_are_bounded_in_number_time_and_bytes(place: Place) {
     let lines = Lines::new(&["plain.test"]).await;
     let names = NameServer::new(&[("plain.test", &[&["127.0.0.1"]])]).await;
     let outside = Outside::at(lines.port, &lines.root, &names);
-    let Some(server) = with(&outside, lines.port, "").await else { return };
+    let Some(server) = with(place, &outside, lines.port, "").await else { return };
     let target = format!("plain.test:{}", lines.port);
     // Slow heads beside it all: nobody waits for them, and they are closed.
     let slow = "held = [socket.create_connection(('127.0.0.1', 3128)) for _ in range(40)]\n\
@@ -297,12 +295,11 @@ async fn tunnels_are_bounded_in_number_time_and_bytes() {
     server.finish();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tunnels_end_with_what_they_were_given_for() {
+async fn tunnels_end_with_what_they_were_given_for(place: Place) {
     let lines = Lines::new(&["plain.test"]).await;
     let names = NameServer::new(&[("plain.test", &[&["127.0.0.1"]])]).await;
     let outside = Outside::at(lines.port, &lines.root, &names);
-    let Some(server) = with(&outside, lines.port, "").await else { return };
+    let Some(server) = with(place, &outside, lines.port, "").await else { return };
     let target = format!("plain.test:{}", lines.port);
     // A step leaves a program behind that holds its tunnel: the tunnel is the step's.
     let behind = "import os\nc, s = connect(target, b'mine\\n')\nfirst = c.recv(5)\nprint(s, first.decode(), end='', flush=True)\n\
@@ -342,3 +339,10 @@ async fn tunnels_end_with_what_they_were_given_for() {
     assert_eq!(told[2]["requestBytes"], 5, "{told:?}");
     server.finish();
 }
+
+on_each_backend!(
+    tunnels_lead_only_where_the_class_and_the_address_allow,
+    tunnels_carry_bytes_both_ways_and_nothing_else,
+    tunnels_are_bounded_in_number_time_and_bytes,
+    tunnels_end_with_what_they_were_given_for,
+);

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::with;
 use crate::outside::{Answer, NameServer, Outside, Web};
+use crate::sandbox::backends::{Place, on_each_backend};
 
 /// Files below a folder, as a web server gives them; `/npm` says where its packages are.
 fn site(folder: &Path, origin: &str, parts: &http::request::Parts) -> Answer {
@@ -66,8 +67,7 @@ fn fill(folder: &Path) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn programs_reach_https_through_tunnels() {
+async fn programs_reach_https_through_tunnels(place: Place) {
     if !crate::examples::has_programs("programs_reach_https_through_tunnels", &["curl", "git", "npm", "pip3"])
     {
         return;
@@ -85,7 +85,7 @@ async fn programs_reach_https_through_tunnels() {
     port.store(web.port, Ordering::SeqCst);
     let names = NameServer::new(&[("site.test", &[&["127.0.0.1"]])]).await;
     let outside = Outside::new(&web, &names);
-    let Some(server) = with(&outside, web.port, "").await else { return };
+    let Some(server) = with(place, &outside, web.port, "").await else { return };
     let pem = base64::engine::general_purpose::STANDARD.encode(&web.root);
     let pem = format!("-----BEGIN CERTIFICATE-----\n{pem}\n-----END CERTIFICATE-----\n");
     let put = server.bytes("PUT", "/v1/sandboxes/ann/files?path=ca.pem", pem).await;
@@ -133,3 +133,5 @@ async fn programs_reach_https_through_tunnels() {
     }
     server.finish();
 }
+
+on_each_backend!(programs_reach_https_through_tunnels,);

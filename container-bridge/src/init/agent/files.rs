@@ -15,12 +15,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, UNIX_EPOCH},
 };
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, mkdirat, openat2,
     renameat, statat, unlinkat,
 };
+use rustix::io::Errno;
 
 use super::{flow::Flow, spawn::absolute};
 use crate::{
@@ -249,10 +251,36 @@ pub(super) fn mkdir(path: &str, parents: bool) -> Result<()> {
     Ok(())
 }
 
-/// Moves; replaces an existing file.
+/// Moves; replaces an existing file. A container has several stores: between two of them a file is copied, as `mv` does.
 pub(super) fn rename(from: &str, to: &str) -> Result<()> {
     let ((from_dir, from_name), (to_dir, to_name)) = (parent(from)?, parent(to)?);
-    renameat(&from_dir, from_name.as_str(), &to_dir, to_name.as_str()).context(from)
+    match renameat(&from_dir, from_name.as_str(), &to_dir, to_name.as_str()) {
+        Err(Errno::XDEV) => {
+            carry(&from_dir, &from_name, to_dir, &to_name)?;
+            unlinkat(&from_dir, from_name.as_str(), AtFlags::empty()).context(from)
+        }
+        moved => moved.context(from),
+    }
+}
+
+/// Copies a file to another store, with its mode and the time of its last change; never follows a link.
+fn carry(from_dir: &OwnedFd, from: &str, to_dir: OwnedFd, to: &str) -> Result<()> {
+    let found = statat(from_dir, from, AtFlags::SYMLINK_NOFOLLOW).context(from)?;
+    if kind(&found) != FileKind::File {
+        let text =
+            format!("{from}: only files move between stores of a sandbox; let a command move the rest");
+        return Err(SandboxError::new(Code::Unsupported, text));
+    }
+    let mut partial = Partial::new(to_dir)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(from_dir, from, flags, Mode::empty()).context(from)?;
+    io::copy(&mut File::from(file), &mut partial.file).context("copy")?;
+    let modified = UNIX_EPOCH.checked_add(Duration::new(
+        found.st_mtime.max(0).cast_unsigned(),
+        u32::try_from(found.st_mtime_nsec).unwrap_or(0),
+    ));
+    partial.file.set_modified(modified.unwrap_or(UNIX_EPOCH)).context("set the time")?;
+    partial.place(to, Some(found.st_mode))
 }
 
 /// Deletes; never follows a link.
@@ -286,7 +314,7 @@ pub(super) fn empty(dir: &impl AsFd, name: &str, depth: usize) -> Result<()> {
         }
         match unlinkat(&inner, entry.file_name(), AtFlags::empty()) {
             Ok(()) => {}
-            Err(rustix::io::Errno::ISDIR) => {
+            Err(Errno::ISDIR) => {
                 empty(&inner, &child, depth + 1)?;
                 unlinkat(&inner, entry.file_name(), AtFlags::REMOVEDIR).context(&child)?;
             }
