@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::sandbox::backends::{Place, on_each_backend};
 use crate::support::atoll::{self, Atoll, Options, TENANT, TOKEN, host_name, read_folder};
 use crate::support::client::{self, Answer};
 use crate::support::worker::{Request, Service, Worker};
@@ -201,12 +202,11 @@ fn check_report(report: &Value) {
     assert!(report["usage"]["cpuMs"].as_u64() > Some(0), "{report}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_agent_in_javascript_clones_installs_tests_and_reports() {
+async fn the_agent_in_javascript_clones_installs_tests_and_reports(place: Place) {
     if !has_programs("examples/agent-js", &["git", "node", "npm"]) {
         return;
     }
-    let Some(server) = crate::sandbox::plain().await else { return };
+    let Some(server) = place.plain().await else { return };
     deploy(&server, "agent-js");
     let answer = server.send("agent-js", &Request::new("GET", "/?user=ann")).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -214,12 +214,11 @@ async fn the_agent_in_javascript_clones_installs_tests_and_reports() {
     server.finish();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_agent_in_python_clones_installs_tests_and_reports() {
+async fn the_agent_in_python_clones_installs_tests_and_reports(place: Place) {
     if !has_programs("examples/agent-python", &["git", "python3"]) {
         return;
     }
-    let Some(server) = crate::sandbox::plain().await else { return };
+    let Some(server) = place.plain().await else { return };
     let output = Command::new("/usr/bin/python3")
         .arg(folder("agent-python").join("agent.py"))
         .arg("ann")
@@ -231,6 +230,11 @@ async fn the_agent_in_python_clones_installs_tests_and_reports() {
     check_report(&serde_json::from_slice(&output.stdout).expect("a JSON report"));
     server.finish();
 }
+
+on_each_backend!(
+    the_agent_in_javascript_clones_installs_tests_and_reports,
+    the_agent_in_python_clones_installs_tests_and_reports,
+);
 
 fn check(example: &str, call: &Call, answer: &Answer) {
     let title = format!("{example}: {} {}", call.request.method, call.request.target);

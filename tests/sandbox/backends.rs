@@ -81,16 +81,20 @@ impl Place {
         Some(Self { kind, cluster, _turn: turn(kind).await })
     }
 
-    /// What `[sandbox]` says of the maker, besides limits.
-    fn backend(&self) -> String {
+    /// What `[sandbox]` says of small sandboxes that are made here.
+    fn entries(&self) -> Vec<String> {
+        let mut entries = vec!["memory_mib = 192".to_owned(), "disk_mib = 64".to_owned()];
         match (self.kind, &self.cluster) {
             (Kind::Docker | Kind::Podman, _) => {
                 let name = if self.kind == Kind::Docker { "docker" } else { "podman" };
-                format!(", backend = \"{name}\", engine = {{ socket = {:?} }}", engines::socket(self.kind))
+                let socket = engines::socket(self.kind);
+                entries
+                    .extend([format!("backend = \"{name}\""), format!("engine = {{ socket = {socket:?} }}")]);
             }
-            (_, Some(node)) => kubernetes(node.cluster.kubeconfig()),
-            _ => String::new(),
+            (_, Some(node)) => entries.extend(kubernetes(node.cluster.kubeconfig())),
+            _ => {}
         }
+        entries
     }
 
     /// The configuration of a server that makes small sandboxes here.
@@ -100,7 +104,12 @@ impl Place {
 
     /// The same with `more` in the table of sandboxes, as in `, idle_s = 1`.
     pub(crate) fn config_with(&self, more: &str) -> String {
-        format!("sandbox = {{ memory_mib = 192, disk_mib = 64{}{more} }}", self.backend())
+        format!("sandbox = {{ {}{more} }}", self.entries().join(", "))
+    }
+
+    /// The same as a table of its own, for the middle of a file.
+    pub(crate) fn table(&self) -> String {
+        format!("[sandbox]\n{}", self.entries().join("\n"))
     }
 
     /// Whether it learns of processes that the kernel ended for want of memory: a pod counts in its own control group, and those
@@ -174,9 +183,7 @@ pub(super) fn node(state: &Path) -> NativeConfig {
 }
 
 /// What `[sandbox]` says of a cluster.
-pub(super) fn kubernetes(kubeconfig: &Path) -> String {
-    format!(
-        ", backend = \"kubernetes\", kubernetes = {{ namespace = \"{NAMESPACE}\", image = \"tools:1\", \
-         kubeconfig = {kubeconfig:?} }}"
-    )
+pub(super) fn kubernetes(kubeconfig: &Path) -> [String; 2] {
+    let cluster = format!("namespace = \"{NAMESPACE}\", image = \"tools:1\", kubeconfig = {kubeconfig:?}");
+    ["backend = \"kubernetes\"".to_owned(), format!("kubernetes = {{ {cluster} }}")]
 }

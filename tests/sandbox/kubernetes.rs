@@ -10,7 +10,7 @@ use super::cluster::{Cluster, Cut, Kit};
 use crate::support::atoll::{Atoll, Options};
 
 fn config(kubeconfig: &std::path::Path) -> String {
-    format!("sandbox = {{ memory_mib = 192, disk_mib = 64{} }}", kubernetes(kubeconfig))
+    format!("sandbox = {{ memory_mib = 192, disk_mib = 64, {} }}", kubernetes(kubeconfig).join(", "))
 }
 
 fn json_of(answer: &crate::support::client::Answer) -> Value {

@@ -67,11 +67,6 @@ pub(crate) async fn can_have_sandboxes(atoll: &Atoll) -> bool {
     true
 }
 
-/// A server with native sandboxes and nothing special.
-pub(crate) async fn plain() -> Option<Server> {
-    Place::of(Kind::Native).await?.plain().await
-}
-
 fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"))

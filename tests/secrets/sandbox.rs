@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::identity::verified;
 use super::{CANARY, ISSUER, World, assert_clean};
+use crate::sandbox::backends::{Place, on_each_backend};
 use crate::sandbox::can_have_sandboxes;
 use crate::support::atoll::{NEIGHBOUR_TOKEN, TOKEN, deployment};
 use crate::support::worker::{Request, Worker};
 
-const SANDBOX: &str = "[sandbox]\nmemory_mib = 192\ndisk_mib = 64";
 const AUDIENCE: &str = "https://api.example";
 
 /// Looks for a text, told backwards, in every variable, command line and file that a program of a sandbox can read.
@@ -34,8 +34,8 @@ for top in ("/workspace", "/tmp", "/etc", "/run", "/home", "/root", "/var", "/de
 print("looked" if count > 10 else "saw nothing")
 "#;
 
-async fn world() -> Option<World> {
-    let world = World::new(SANDBOX).await;
+async fn world(place: &Place) -> Option<World> {
+    let world = World::new(&place.table()).await;
     if !can_have_sandboxes(&world.server).await {
         return None;
     }
@@ -90,9 +90,8 @@ fn for_proxy(name: &str) -> String {
     format!("{ISSUER}/v1/proxy/{name}")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_inside_uses_a_secret_that_is_not_there() {
-    let Some(world) = world().await else { return };
+async fn a_program_inside_uses_a_secret_that_is_not_there(place: Place) {
+    let Some(world) = world(&place).await else { return };
     world.make("ann", json!({ "egress": "all", "proxies": ["github"] })).await;
     world.make("bob", json!({ "egress": "all" })).await;
     let (status, body) = world.curl("ann", &["http://proxy.atoll/github/v1/x?y=1"]).await;
@@ -156,9 +155,8 @@ async fn a_program_inside_uses_a_secret_that_is_not_there() {
     assert_clean(world.server.log().as_bytes(), "the log");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sandbox_says_whose_it_is_for_a_minute() {
-    let Some(world) = world().await else { return };
+async fn a_sandbox_says_whose_it_is_for_a_minute(place: Place) {
+    let Some(world) = world(&place).await else { return };
     let rights = json!({ "egress": "all", "proxies": ["github"], "audiences": [AUDIENCE] });
     world.make("ann", rights.clone()).await;
     let variables = json!("env | grep -o ATOLL_.*URL= | sort");
@@ -241,9 +239,8 @@ async fn a_sandbox_says_whose_it_is_for_a_minute() {
     assert_eq!(world.outside(&revoked, "github").await, 401);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rights_are_given_by_who_has_them() {
-    let Some(world) = world().await else { return };
+async fn rights_are_given_by_who_has_them(place: Place) {
+    let Some(world) = world(&place).await else { return };
     let make = |token: String, body: Value| {
         let server = &world.server;
         async move { server.control_as(&token, "PUT", "/v1/sandboxes/ann", Some(body)).await }
@@ -325,3 +322,9 @@ async fn rights_are_given_by_who_has_them() {
     let exec = records.iter().find(|record| record["capability"] == "sandbox/exec").expect("found above");
     assert!(exec["execution"].is_string(), "{exec}");
 }
+
+on_each_backend!(
+    a_program_inside_uses_a_secret_that_is_not_there,
+    a_sandbox_says_whose_it_is_for_a_minute,
+    rights_are_given_by_who_has_them,
+);
