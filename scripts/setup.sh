@@ -27,6 +27,7 @@ if [ "$want" = test ]; then
     need runc runc
     need podman podman
     need conmon conmon
+    need linux.uml user-mode-linux # another kernel, with control groups of version 2
   fi
 fi
 

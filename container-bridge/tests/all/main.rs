@@ -11,6 +11,7 @@ mod kubernetes;
 mod lives;
 mod network;
 mod ordinary_user;
+mod other_kernel;
 mod pods;
 mod roots;
 mod support;
