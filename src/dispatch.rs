@@ -11,6 +11,7 @@ pub mod record;
 pub mod steps;
 pub mod trace;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use atoll_bindings::channel::Channel;
@@ -34,6 +35,8 @@ use trace::Trace;
 pub trait Isolates: Send + Sync + 'static {
     /// Starts an invocation. Never waits.
     fn start(&self, start: Start) -> Result<Running, LinkDown>;
+    /// Resolves when work of this tenant can be taken, or no longer be expected to be; `None`: nothing to wait for.
+    fn soon<'a>(&'a self, tenant: &'a str) -> Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>;
     /// Drops a warm isolate once it is idle.
     fn evict(&self, key: &Arc<str>);
     /// Whether work can be taken now.
@@ -55,6 +58,10 @@ pub trait Isolates: Send + Sync + 'static {
 impl Isolates for Link {
     fn start(&self, start: Start) -> Result<Running, LinkDown> {
         Link::start(self, start)
+    }
+
+    fn soon<'a>(&'a self, _tenant: &'a str) -> Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>> {
+        None // nobody starts another
     }
 
     fn evict(&self, key: &Arc<str>) {
@@ -93,6 +100,10 @@ impl Isolates for Link {
 impl Isolates for Hosts {
     fn start(&self, start: Start) -> Result<Running, LinkDown> {
         Hosts::start(self, start)
+    }
+
+    fn soon<'a>(&'a self, tenant: &'a str) -> Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>> {
+        Some(Box::pin(Hosts::soon(self, tenant)?))
     }
 
     fn evict(&self, key: &Arc<str>) {
@@ -241,14 +252,18 @@ impl From<Ended> for Unanswered {
 }
 
 impl<S: LogSink> Invocation<S> {
-    /// Starts. If no host can take it, the record is closed and the outcome returned.
-    pub fn start(
+    /// Starts, when there is a host: one that was lost is replaced in a moment. If none can take it, the record is closed and
+    /// the outcome returned.
+    pub async fn start(
         isolates: &dyn Isolates,
         start: Start,
         sink: S,
         mut record: Record,
     ) -> Result<Self, Box<Ended>> {
         record.runs(&start);
+        if let Some(soon) = isolates.soon(&start.identity.tenant) {
+            soon.await;
+        }
         Self::begun(isolates.start(start), sink, record)
     }
 

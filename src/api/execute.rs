@@ -379,16 +379,17 @@ async fn whole(
         let output = sandbox::run(gateway, &id, &plan, Vec::new(), Sink::Keep, record).await?;
         return Ok(json(StatusCode::OK, &output));
     };
-    let (answer, end, kept) = match Invocation::start(&*gateway.isolates, start, Kept::default(), record) {
-        Err(ended) => (None, Unanswered::from(*ended), None),
-        Ok(invocation) => match invocation.answer().await {
-            Err((end, kept)) => (None, end, kept),
-            Ok((answer, invocation)) => {
-                let (ended, kept) = invocation.ended().await;
-                (Some(answer), ended.into(), kept)
-            }
-        },
-    };
+    let (answer, end, kept) =
+        match Invocation::start(&*gateway.isolates, start, Kept::default(), record).await {
+            Err(ended) => (None, Unanswered::from(*ended), None),
+            Ok(invocation) => match invocation.answer().await {
+                Err((end, kept)) => (None, end, kept),
+                Ok((answer, invocation)) => {
+                    let (ended, kept) = invocation.ended().await;
+                    (Some(answer), ended.into(), kept)
+                }
+            },
+        };
     let prices = gateway.config.cost.as_ref();
     if let Some(problem) = not_an_execution(&end, prices) {
         return Err(problem.with("id", id.as_ref()));
@@ -485,7 +486,7 @@ async fn live(
     };
     let (lines, mut live) = mpsc::channel(LIVE_LINES_MAX);
     let run = async {
-        match Invocation::start(&*gateway.isolates, start, Live(lines), record) {
+        match Invocation::start(&*gateway.isolates, start, Live(lines), record).await {
             Err(ended) => (None, Unanswered::from(*ended)),
             Ok(invocation) => match invocation.answer().await {
                 Err((end, _)) => (None, end),

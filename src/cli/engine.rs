@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use atoll_bindings::link::{self, HostEndpoint, Link, LinkDown, Running, Start};
 use atoll_bindings::seam::Heartbeat;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +82,13 @@ impl Isolates for Engine {
         match self {
             Self::InProcess(link) => link.start(start),
             Self::Supervised(hosts) => hosts.start(start),
+        }
+    }
+
+    fn soon<'a>(&'a self, tenant: &'a str) -> Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>> {
+        match self {
+            Self::InProcess(link) => Isolates::soon(link, tenant),
+            Self::Supervised(hosts) => Isolates::soon(hosts, tenant),
         }
     }
 

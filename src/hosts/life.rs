@@ -65,6 +65,8 @@ impl Life {
             Ok(()) => self.confined().await,
             fault => fault.map(|()| String::new()),
         };
+        let served = Instant::now();
+        let never = ready.is_err();
         let fault = match ready {
             Err(fault) => fault,
             Ok(unconfined) => {
@@ -87,7 +89,8 @@ impl Life {
         if !matches!(fault, Fault::Shutdown | Fault::Retired) {
             // Where one tenant is to blame, that tenant waits and not the next host.
             if !self.record(&fault, pid) {
-                lock(&self.pool().backoff).lost_after(born.elapsed());
+                let served = if never { Duration::ZERO } else { served.elapsed() };
+                lock(&self.pool().backoff).lost_after(served);
             }
             self.inner.lost.fetch_add(1, Ordering::SeqCst);
         }

@@ -58,6 +58,8 @@ use spawner::Spawner;
 
 /// How often penalties are looked through, in milliseconds.
 const PENALTIES_LOOK_MS: u64 = 1_000;
+/// Longest wait of work for a host that takes the place of a lost one.
+const HOST_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Where invocations run. Cheap to clone.
 #[derive(Clone)]
@@ -176,6 +178,34 @@ impl Hosts {
         let host = lock(&pool.slots).pick(tenant).ok_or(down)?;
         // The lease is held until the invocation is inside: a host that is being replaced waits for it.
         host.link.start(start)
+    }
+
+    /// Resolves when there is a host for this tenant's work, if there is none now and one is on its way; after
+    /// [`HOST_WAIT_MAX`] in any case. `None`: there is nothing to wait for.
+    pub fn soon(&self, tenant: &str) -> Option<impl Future<Output = ()>> {
+        let settled = |hosts: &Self| hosts.takes(tenant) || !hosts.expects(tenant);
+        (!settled(self)).then(|| async move {
+            let _late = tokio::time::timeout(HOST_WAIT_MAX, self.until(settled)).await;
+        })
+    }
+
+    /// Whether there is a host for this tenant's work, or a reason to refuse it at once.
+    fn takes(&self, tenant: &str) -> bool {
+        let slots = &self.inner.pool(tenant).slots;
+        let penalty = lock(&self.inner.ledger).penalty(tenant, Instant::now());
+        match penalty {
+            Penalty::Suspended { .. } => return true,
+            Penalty::Quarantined => lock(slots).quarantine(&Arc::from(tenant)),
+            Penalty::Free => {}
+        }
+        lock(slots).takes(tenant)
+    }
+
+    /// Whether a host of this tenant's class is being started, or will be soon.
+    fn expects(&self, tenant: &str) -> bool {
+        let pool = self.inner.pool(tenant);
+        let starts = pool.starting.load(Ordering::SeqCst) > 0 || lock(&pool.backoff).wait() < HOST_WAIT_MAX;
+        starts && !self.inner.stopping.load(Ordering::SeqCst)
     }
 
     /// For how long this tenant's work is not taken, in milliseconds.

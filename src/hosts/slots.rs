@@ -112,6 +112,16 @@ impl Slots {
         own.chain(self.active.iter().flatten()).find(|host| host.is_up()).cloned()
     }
 
+    /// Whether [`pick`](Self::pick) would find a host.
+    pub(super) fn takes(&self, tenant: &str) -> bool {
+        let is_up = |place: &Option<Host>| place.as_ref().is_some_and(Host::is_up);
+        let here = match self.moved.get(tenant) {
+            Some(at) => is_up(&self.own[*at].host),
+            None => self.active.iter().any(is_up),
+        };
+        here || is_up(&self.standby)
+    }
+
     /// Takes a tenant away from the others. What it runs already goes on where it is.
     pub(super) fn quarantine(&mut self, tenant: &Arc<str>) {
         if self.moved.contains_key(tenant) {
@@ -281,6 +291,10 @@ mod tests {
                     let who: Vec<usize> = (0..8).filter(of).collect();
                     who.iter().filter_map(|who| slots.pick(&names[*who])).map(|host| host.id.0).collect::<std::collections::BTreeSet<_>>()
                 };
+                for name in &names {
+                    let foretold = slots.takes(name);
+                    prop_assert_eq!(foretold, slots.pick(name).is_some());
+                }
                 let of_bad = there(&mut slots, &|who| bad.contains(who));
                 let of_good = there(&mut slots, &|who| !bad.contains(who));
                 prop_assert!(of_bad.is_disjoint(&of_good), "{:?} {:?}", of_bad, of_good);

@@ -76,7 +76,7 @@ pub(crate) async fn fire(
     .of(&trace);
     let start = deployment.start(StartEvent::Scheduled { cron, time_ms }, &trace);
     let sink = WorkerLogs { tenant, worker, trace, ring: deployment.logs.clone(), observer };
-    let invocation = match Invocation::start(&*gateway.isolates, start, sink, record) {
+    let invocation = match Invocation::start(&*gateway.isolates, start, sink, record).await {
         Ok(invocation) => invocation,
         Err(ended) => return Ok(*ended),
     };

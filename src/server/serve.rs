@@ -158,6 +158,7 @@ async fn worker(
         None => outcome_problem(&end.ended.outcome, end.suspicion, gateway.config.dev),
     };
     let invocation = Invocation::start(&*gateway.isolates, start, sink, record)
+        .await
         .map_err(|ended| failed(&Unanswered::from(*ended)))?;
     let (response, invocation) = fetch(invocation).await.map_err(|end| failed(&end))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -285,14 +285,13 @@ fn killed_keepers_and_inits_leave_nothing_that_a_reaper_does_not_find() {
     });
 }
 
-#[test]
-fn usage_is_measured_when_somebody_asks_and_memory_kills_are_counted() {
+fn usage_is_measured_when_somebody_asks_and_memory_kills_are_counted(kind: Kind) {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: without root there may be no cgroup to read");
         return;
     }
     block(async {
-        let place = Place::of(Kind::Native);
+        let place = Place::of(kind);
         let (manager, _events) = manager(&place, ManagerConfig::default()).await;
         let limits = Limits { memory_bytes: 96 << 20, disk_bytes: 16 << 20, ..Limits::default() };
         let (ann, spec) = (place.owner("a", "ann"), SandboxSpec { limits, ..SandboxSpec::default() });
@@ -315,7 +314,12 @@ fn usage_is_measured_when_somebody_asks_and_memory_kills_are_counted() {
             ExecSpec::argv(["sh", "-c", "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo ${#x}"]);
         let _ended_somehow = lease.run(hungry).await;
         let after = manager.usage(&ann).await.unwrap();
-        assert!(after.oom_kills > 0 && after.memory_bytes_peak > 80 << 20, "{after:?}");
+        if kind.is_cluster() {
+            // A pod counts in its own control group, and those of the tests' cluster do not see theirs.
+            assert!(after.memory_bytes_peak > 0, "{after:?}");
+        } else {
+            assert!(after.oom_kills > 0 && after.memory_bytes_peak > 80 << 20, "{after:?}");
+        }
         manager.destroy_all().await;
         place.assert_clean();
     });
@@ -339,6 +343,7 @@ fn a_reaper_leaves_the_living_alone() {
 
 crate::support::for_each_backend! {
     one_sandbox_per_tenant_and_user,
+    usage_is_measured_when_somebody_asks_and_memory_kills_are_counted,
     idle_sandboxes_end_and_used_ones_do_not,
     a_lost_sandbox_and_a_failed_start_are_told,
     a_host_killed_at_any_step_leaves_nothing,
