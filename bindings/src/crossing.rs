@@ -68,13 +68,17 @@ pub enum Denial {
     Tunnel,
     /// A tunnel to a port for which there are none.
     Port,
-    /// A tunnel was silent, or open, for too long.
+    /// A tunnel was silent, or open, for too long, or its TLS took too long to begin.
     Time,
+    /// TLS in a tunnel that asks for another server than the tunnel was opened to, or names none.
+    TlsName,
+    /// What begins like TLS in a tunnel and cannot be read, or is none where nothing else may be.
+    Tls,
 }
 
 impl Denial {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Url,
         Self::Origin,
         Self::Method,
@@ -91,6 +95,8 @@ impl Denial {
         Self::Tunnel,
         Self::Port,
         Self::Time,
+        Self::TlsName,
+        Self::Tls,
     ];
 
     /// The stable code, as guests, logs and audit records say it.
@@ -113,6 +119,8 @@ impl Denial {
             Self::Tunnel => "egress_tunnel",
             Self::Port => "egress_port",
             Self::Time => "egress_time",
+            Self::TlsName => "egress_tls_name",
+            Self::Tls => "egress_tls",
         }
     }
 }
