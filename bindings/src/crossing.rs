@@ -35,6 +35,15 @@ pub struct OfSandbox {
     pub id: Arc<str>,
 }
 
+/// A token that was given out; never the token itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Minted {
+    /// By which it is revoked.
+    pub id: Arc<str>,
+    /// For how long it is good, in seconds.
+    pub seconds: u64,
+}
+
 /// Why policy said no. Each has one stable code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Denial {
@@ -170,8 +179,10 @@ pub struct Crossing {
     pub policy: Option<Arc<str>>,
     /// The method that was asked for.
     pub method: Method,
-    /// Scheme, host and port of the last hop; empty if the URL made no sense.
+    /// Scheme, host and port of the last hop; empty if the URL made no sense. Of a token: for whom it is.
     pub origin: String,
+    /// What was given out, if that is what the capability does.
+    pub minted: Option<Minted>,
     /// Redirects that were followed.
     pub redirects: u32,
     /// What became of it.
@@ -234,6 +245,7 @@ impl Telling {
             policy,
             method: request.method().clone(),
             origin: String::new(),
+            minted: None,
             redirects: 0,
             verdict: Verdict::Abandoned,
             request_bytes: 0,
