@@ -237,7 +237,8 @@ impl Atoll {
         self.given = (bindings, variables);
     }
 
-    fn with_given(&self, mut body: Value, variables: &str) -> Value {
+    /// A description of a deployment or execution with these.
+    pub(crate) fn with_given(&self, mut body: Value, variables: &str) -> Value {
         for (key, given) in [("bindings", &self.given.0), (variables, &self.given.1)] {
             for (name, value) in given.as_object().into_iter().flatten() {
                 body[key][name] = value.clone();
