@@ -3,6 +3,7 @@
 //! The targets (`fuzz_targets/`) call these with what the fuzzer makes up; `tests/fuzz` calls them with the corpus, in every
 //! `make test`. To add one: a function, a line in [`ENTRIES`], a target, a folder in `corpus/`.
 
+use atoll_bindings::egress::hello::{Answer, Heard, Hello};
 use atoll_bindings::egress::{HostPattern, PathPrefix, Policy, PrivateAllow};
 use atoll_bindings::seam::{ToGateway, ToHost};
 use atoll_bindings::socket::handshake::Offer;
@@ -25,6 +26,7 @@ pub const ENTRIES: &[Entry] = &[
     ("chunk_size", chunk_size),
     ("egress", egress),
     ("head", head),
+    ("hello", hello),
     ("json", json),
     ("module", module),
     ("multipart", multipart),
@@ -97,6 +99,35 @@ pub fn head(bytes: &[u8]) {
         let bare = bytes.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r');
         assert!(!bare && bytes.first() != Some(&b'\n'), "a bare line feed in a head");
     }
+}
+
+/// What a program says first in a tunnel, whole and in pieces: the same end, and nothing but what was said.
+pub fn hello(bytes: &[u8]) {
+    let says = |each: usize, answer| {
+        let mut hello = Hello::new("a.test".into(), 443);
+        let (mut out, mut pieces) = (Vec::new(), bytes.chunks(each));
+        let end = loop {
+            let piece = match hello.waits() {
+                true => &[],
+                false => match pieces.next() {
+                    Some(piece) => piece,
+                    None => break Ok(()),
+                },
+            };
+            match hello.pass(Bytes::copy_from_slice(piece), hello.waits().then_some(answer)) {
+                Ok(passed) => out.extend(passed),
+                Err(denial) => break Err(denial),
+            }
+        };
+        assert!(bytes.starts_with(&out), "what was not said");
+        (end, out)
+    };
+    for answer in [Answer::Other, Answer::Retry] {
+        let (whole, tiny) = (says(bytes.len().max(1), answer), says(1, answer));
+        assert_eq!(whole.0, tiny.0, "how it is cut does not matter");
+        assert!(whole.0.is_err() || whole.1 == tiny.1);
+    }
+    let _ = Heard::default().push(bytes);
 }
 
 /// A chunk-size line.

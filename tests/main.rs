@@ -26,4 +26,5 @@ mod sandbox;
 mod secrets;
 mod soak;
 mod support;
+mod vault;
 mod websocket;

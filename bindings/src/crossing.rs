@@ -35,6 +35,15 @@ pub struct OfSandbox {
     pub id: Arc<str>,
 }
 
+/// A token that was given out; never the token itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Minted {
+    /// By which it is revoked.
+    pub id: Arc<str>,
+    /// For how long it is good, in seconds.
+    pub seconds: u64,
+}
+
 /// Why policy said no. Each has one stable code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Denial {
@@ -68,13 +77,17 @@ pub enum Denial {
     Tunnel,
     /// A tunnel to a port for which there are none.
     Port,
-    /// A tunnel was silent, or open, for too long.
+    /// A tunnel was silent, or open, for too long, or its TLS took too long to begin.
     Time,
+    /// TLS in a tunnel that asks for another server than the tunnel was opened to, or names none.
+    TlsName,
+    /// What begins like TLS in a tunnel and cannot be read, or is none where nothing else may be.
+    Tls,
 }
 
 impl Denial {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Url,
         Self::Origin,
         Self::Method,
@@ -91,6 +104,8 @@ impl Denial {
         Self::Tunnel,
         Self::Port,
         Self::Time,
+        Self::TlsName,
+        Self::Tls,
     ];
 
     /// The stable code, as guests, logs and audit records say it.
@@ -113,6 +128,8 @@ impl Denial {
             Self::Tunnel => "egress_tunnel",
             Self::Port => "egress_port",
             Self::Time => "egress_time",
+            Self::TlsName => "egress_tls_name",
+            Self::Tls => "egress_tls",
         }
     }
 }
@@ -162,8 +179,10 @@ pub struct Crossing {
     pub policy: Option<Arc<str>>,
     /// The method that was asked for.
     pub method: Method,
-    /// Scheme, host and port of the last hop; empty if the URL made no sense.
+    /// Scheme, host and port of the last hop; empty if the URL made no sense. Of a token: for whom it is.
     pub origin: String,
+    /// What was given out, if that is what the capability does.
+    pub minted: Option<Minted>,
     /// Redirects that were followed.
     pub redirects: u32,
     /// What became of it.
@@ -226,6 +245,7 @@ impl Telling {
             policy,
             method: request.method().clone(),
             origin: String::new(),
+            minted: None,
             redirects: 0,
             verdict: Verdict::Abandoned,
             request_bytes: 0,

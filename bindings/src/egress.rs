@@ -14,6 +14,7 @@ mod address;
 mod connect;
 pub(crate) mod decode;
 mod gate;
+pub mod hello;
 mod hosts;
 pub(crate) mod meter;
 mod path;

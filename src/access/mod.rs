@@ -21,6 +21,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atoll_bindings::crossing::Witness;
+
 use crate::config::{Config, SecretsConfig};
 use crate::deploy::outbound::Outbound;
 use crate::observe::{AccessEvent, Observer};
@@ -53,6 +55,7 @@ pub(crate) struct Access {
     pub(crate) issuer: Arc<Issuer>,
     store: AccessStore,
     observer: Arc<dyn Observer>,
+    witness: Arc<dyn Witness>,
 }
 
 /// How often it is looked for what another gateway on the same data folder revoked, in milliseconds.
@@ -63,13 +66,14 @@ impl Access {
         config: &Config,
         outbound: Arc<Outbound>,
         observer: Arc<dyn Observer>,
+        witness: Arc<dyn Witness>,
     ) -> Result<Self, AccessError> {
         let store = AccessStore::open(&config.data_dir).await?;
         let vault = Arc::new(Vault::open(config.secrets.as_ref(), store.clone()).await?);
         let proxies = Proxies::open(config, outbound, Arc::clone(&vault), store.clone()).await?;
         let tokens = Tokens::open(store.clone()).await?;
         let issuer = Arc::new(Issuer::open(&config.identity, &config.data_dir, store.clone()).await?);
-        Ok(Self { vault, proxies, tokens, issuer, store, observer })
+        Ok(Self { vault, proxies, tokens, issuer, store, observer, witness })
     }
 
     /// Follows what others on the same data folder revoke, for as long as the server lives.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use atoll_bindings::crossing::{Crossing, Verdict};
+use atoll_bindings::crossing::{Crossing, Minted, Verdict};
 use atoll_loader::limits::Limits;
 use serde::Serialize;
 
@@ -193,7 +193,10 @@ pub(crate) struct Crossed {
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<Arc<str>>,
     method: String,
+    /// Where to; of a token, for whom.
     origin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    minted: Option<Token>,
     #[serde(skip_serializing_if = "is_none")]
     redirects: u32,
     outcome: &'static str,
@@ -204,6 +207,13 @@ pub(crate) struct Crossed {
     elapsed_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<u64>,
+}
+
+/// A token that was given out, by its id.
+#[derive(Debug, Serialize)]
+struct Token {
+    id: Arc<str>,
+    seconds: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
@@ -229,6 +239,7 @@ impl Crossed {
             policy: crossing.policy.clone(),
             method: crossing.method.to_string(),
             origin: crossing.origin.clone(),
+            minted: crossing.minted.clone().map(|Minted { id, seconds }| Token { id, seconds }),
             redirects: crossing.redirects,
             outcome: crossing.verdict.code(),
             status,

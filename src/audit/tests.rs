@@ -336,6 +336,7 @@ fn crossings_beyond_the_rate_are_counted_and_none_is_lost() {
         policy: None,
         method: http::Method::GET,
         origin: "https://example.com".into(),
+        minted: None,
         redirects: 0,
         verdict: Verdict::Answered(200),
         request_bytes: 1,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use atoll_bindings::body::RequestBody;
 use atoll_bindings::channel::{CallContext, CallFuture, Channel, MethodFuture};
+use atoll_bindings::crossing::Denial;
 use atoll_bindings::link::Grant;
 use atoll_bindings::seam::{CallError, MethodError};
 use atoll_bindings::value::Value;
@@ -20,10 +21,10 @@ use serde::{Deserialize, Serialize};
 use super::{Bound, Place, Under};
 use crate::access::Access;
 use crate::access::identity::jwt::{Budget, Claims, IDENTITY_SECONDS_MAX};
+use crate::access::identity::mint::{NotMinted, mint, refuse};
 use crate::access::identity::random_id;
 use crate::config::Name;
 use crate::deploy::{DeployError, invalid};
-use crate::observe::AccessEvent;
 
 /// Audiences of one binding.
 const AUDIENCES_MAX: usize = 50;
@@ -117,6 +118,7 @@ impl Mine {
     fn token(&self, arguments: Vec<Value>) -> Result<Value, MethodError> {
         let wish = Wish::read(arguments)?;
         if !self.audiences.contains(&wish.audience) {
+            refuse(&self.access, &self.claims);
             return Err(MethodError::failed("This deployment may not make tokens for this audience."));
         }
         let issuer = &self.access.issuer;
@@ -125,16 +127,13 @@ impl Mine {
             claims.may = self.audiences.iter().filter(|other| *other != issuer.issuer()).cloned().collect();
         }
         (claims.aud, claims.once) = (wish.audience, wish.once);
-        let signed = issuer.sign(claims, wish.seconds, None);
-        let (token, claims) = signed.ok_or_else(|| MethodError::failed("The token cannot be signed."))?;
-        self.access.tell(&AccessEvent {
-            tenant: &claims.tenant,
-            actor: &claims.sub,
-            what: "identity",
-            name: &claims.jti,
-            action: "mint",
-            detail: &claims.aud,
-        });
+        let minted = mint(&self.access, claims, wish.seconds);
+        let (token, _) = minted.map_err(|why| match why {
+            NotMinted::Audit => {
+                MethodError::failed(format!("No token can be made now. ({})", Denial::Audit.code()))
+            }
+            NotMinted::Unsigned => MethodError::failed("The token cannot be signed."),
+        })?;
         Ok(Value::Text(token))
     }
 }

@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::args::{Reseal, Secret, Tokens};
+use super::args::access::{Reseal, Secret, Tokens};
 use super::client::{Api, Upload};
 use super::exit::{Failure, Kind, Result};
 use super::output;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use super::args::{Audit, AuditQuery, AuditVerify};
+use super::args::audit::{Audit, AuditQuery, AuditVerify};
 use super::client::{self, Api};
 use super::exit::{Failure, Kind, Result};
 use super::output;

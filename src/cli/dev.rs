@@ -19,7 +19,8 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::args::{Dev, Remote};
+use super::args::Remote;
+use super::args::local::Dev;
 use super::client::Api;
 use super::exit::{Failure, Kind, Result};
 use super::{output, package, remote, serve, token};

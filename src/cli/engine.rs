@@ -17,7 +17,7 @@ use atoll::observe::Observer;
 use atoll_runtime::confine;
 use atoll_runtime::host::HostConfig;
 
-use super::args::IsolateHost;
+use super::args::serve::IsolateHost;
 use super::exit::{Failure, Kind, Result};
 use super::output;
 

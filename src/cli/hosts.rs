@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::Value;
 
-use super::args::{HostsArgs, HostsCommand};
+use super::args::hosts::{HostsArgs, HostsCommand};
 use super::client::Api;
 use super::exit::{Failure, Kind, Result};
 use super::output;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::args;
+use super::args::local::Init;
 use super::exit::{Failure, Result};
 use super::output;
 
@@ -30,7 +30,7 @@ export default {
 const NAME_FALLBACK: &str = "hello";
 
 /// `atoll init`.
-pub(crate) fn init(args: &args::Init) -> Result<()> {
+pub(crate) fn init(args: &Init) -> Result<()> {
     let folder = &args.path;
     let cannot = |path: &Path, error: std::io::Error| {
         Failure::usage(format!("cannot write {}: {error}", path.display()))
@@ -92,7 +92,7 @@ mod tests {
         for ts in [false, true] {
             let parent = tempfile::tempdir().unwrap();
             let path = parent.path().join("My Worker");
-            let args = args::Init { path: path.clone(), ts };
+            let args = Init { path: path.clone(), ts };
             init(&args).unwrap();
             let deployment = Deployment::from_path(&path).unwrap();
             assert_eq!(deployment.name.as_deref(), Some("my-worker"));

@@ -5,8 +5,8 @@ use std::io;
 use http::Method;
 use serde_json::Value;
 
+use super::args::Plain;
 use super::args::kv::{Kv, List, OfKey, Put};
-use super::args::sandbox::Plain;
 use super::client::{Api, Upload, encoded};
 use super::exit::Result;
 use super::output;

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::args::Guest;
+use super::args::local::Guest;
 use super::exit::{Failure, Kind, Result};
 use super::output;
 

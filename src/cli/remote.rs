@@ -4,7 +4,7 @@ use atoll_bindings::seam::LogLevel;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::args::{Deploy, Execute, Workers};
+use super::args::remote::{Deploy, Execute, Workers};
 use super::client::Api;
 use super::exit::{Failure, Kind, Result};
 use super::{output, package};

@@ -7,7 +7,7 @@ use atoll::route::{Decision, Language, Step, decide};
 use atoll_loader::{Deployment, Snippet, WorkerCode};
 use serde_json::{Value, json};
 
-use super::args::{Explain, Route};
+use super::args::route::{Explain, Route};
 use super::exit::{Failure, Kind, Result};
 use super::{output, package};
 

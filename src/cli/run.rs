@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::args::Run;
+use super::args::local::Run;
 use super::exit::{Failure, Kind, Result};
 use super::package::{self, Form};
 use super::{engine, output};

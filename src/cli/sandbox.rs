@@ -9,7 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::args::sandbox::{Cp, Create, Exec, Git, OfUser, Plain, Sandbox, Snapshot};
+use super::args::Plain;
+use super::args::files::{Cp, Snapshot};
+use super::args::sandbox::{Create, Exec, Git, OfUser, Sandbox};
 use super::client::{Api, Upload, encoded};
 use super::exit::{Failure, Kind, Result};
 use super::output;

@@ -13,7 +13,7 @@ use atoll::server::{Server, open_audit};
 use atoll::telemetry::{self, LogFormat, OtlpConfig, OtlpGuard, Telemetry, TelemetryObserver};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{Hosts, LogForm, Serve};
+use super::args::serve::{Hosts, LogForm, Serve};
 use super::engine::Engine;
 use super::exit::{Failure, Kind, Result};
 use super::output;

@@ -3,7 +3,7 @@
 use atoll::access::tokens::NewToken;
 use serde_json::json;
 
-use super::args;
+use super::args::access::Token;
 use super::exit::{Failure, Kind, Result};
 use super::output;
 
@@ -24,7 +24,7 @@ pub(crate) fn make() -> Result<Made> {
 }
 
 /// `atoll token`.
-pub(crate) fn token(args: &args::Token) -> Result<()> {
+pub(crate) fn token(args: &Token) -> Result<()> {
     let Made { token, sha256 } = make()?;
     if args.json {
         output::json_line(&json!({ "token": token, "sha256": sha256 }));

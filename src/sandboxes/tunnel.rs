@@ -3,16 +3,19 @@
 //! ```text
 //!  CONNECT a:443 ─▶ outlet's class: ports, rules, rates ─▶ vetted address ─▶ 200, and from here on bytes, both ways:
 //!
-//!    program ──▶ upward ──▶ queue of one ──▶ the connection's task (egress/tcp.rs) ──▶ peer
-//!    program ◀── downward ◀── reply's body ◀────────────┘          ◀── peer
+//!    program ──▶ upward ──▶ Hello ──▶ queue of one ──▶ the connection's task (egress/tcp.rs) ──▶ peer
+//!    program ◀── downward ◀─────────── reply's body ◀────────────┘          ◀── peer
 //!         └─ ended by: both sides' ends │ silence │ age │ bytes │ the way out is taken back │ the sandbox's end
 //! ```
 //!
 //! What was said before the 200 is the tunnel's first bytes if there is one, and otherwise nothing: a refused CONNECT closes its
 //! connection. Nobody sees what goes through, so the class decides on host and port alone, and only where no rule of it needs more
-//! ([`Policy::check_tunnel`]). Each tunnel is one crossing, told with its bytes when it is over.
+//! ([`Policy::check_tunnel`]). But whom TLS asks for is said in the open, and must be that host: [`Hello`] holds what a program says
+//! first until it is known. Each tunnel is one crossing, told with its bytes when it is over.
 //!
 //! [`Policy::check_tunnel`]: atoll_bindings::egress::Policy::check_tunnel
+
+mod first;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,6 +25,7 @@ use std::time::Duration;
 
 use atoll_bindings::body::{BoxError, RequestBody};
 use atoll_bindings::crossing::Denial;
+use atoll_bindings::egress::hello::{Answer, Heard, Hello};
 use atoll_bindings::egress::{Hold, Terms, Tunnel};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -34,6 +38,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::first::First;
 use super::egress::{Way, failed};
 use super::lives::Life;
 use crate::problem::Problem;
@@ -70,7 +75,7 @@ pub(super) async fn open(life: &Life, mut way: Way, mut request: Request<Incomin
         Ok(answer) => answer,
         Err(error) => return failed(error),
     };
-    let Some(terms) = answer.extensions().get::<Terms>().copied() else {
+    let Some(terms) = answer.extensions().get::<Terms>().cloned() else {
         return Problem::internal(&"a tunnel without terms").response();
     };
     let reply = answer.into_body();
@@ -120,10 +125,12 @@ async fn relay(program: Upgraded, ends: Ends, terms: Terms, hold: &Hold, mut way
     let Ends { queue, sent_all, mut reply } = ends;
     let moved = Moved::default();
     let (reader, writer) = tokio::io::split(TokioIo::new(program));
+    let (told, answer) = watch::channel(None);
+    let first = First::new(Hello::new(terms.host, terms.port), answer);
     let bytes = async {
         tokio::try_join!(
-            upward(reader, queue, &moved.up, terms.sent_bytes_max),
-            downward(&mut reply, writer, &moved.down, terms.received_bytes_max),
+            upward(reader, queue, first, &moved.up, terms.sent_bytes_max),
+            downward(&mut reply, writer, told, &moved.down, terms.received_bytes_max),
         )?;
         // What the program said last may still be on its way.
         let _gone = sent_all.await;
@@ -145,6 +152,7 @@ async fn relay(program: Upgraded, ends: Ends, terms: Terms, hold: &Hold, mut way
 async fn upward(
     mut reader: ReadHalf<TokioIo<Upgraded>>,
     queue: mpsc::Sender<Bytes>,
+    mut first: First,
     moved: &AtomicU64,
     bytes_max: u64,
 ) -> Result<(), Broken> {
@@ -155,15 +163,20 @@ async fn upward(
             read = reader.read_buf(&mut buffer) => read.map_err(|_| None)?,
             // The peer takes no more; it may still talk.
             () = queue.closed() => return Ok(()),
+            () = first.late() => return Err(Some(Denial::Time)),
         };
         if read == 0 {
-            return Ok(());
+            return if first.is_reading() { Err(Some(Denial::Tls)) } else { Ok(()) };
         }
         if moved.fetch_add(read as u64, Relaxed) + read as u64 > bytes_max {
             return Err(Some(Denial::RequestBytes));
         }
-        if queue.send(buffer.split().freeze()).await.is_err() {
-            return Ok(());
+        let mut next = Some(first.pass(buffer.split().freeze()).map_err(Some)?);
+        while let Some(piece) = next {
+            if !piece.is_empty() && queue.send(piece).await.is_err() {
+                return Ok(());
+            }
+            next = first.more().await.map_err(Some)?;
         }
     }
 }
@@ -172,13 +185,18 @@ async fn upward(
 async fn downward(
     reply: &mut RequestBody,
     mut writer: WriteHalf<TokioIo<Upgraded>>,
+    told: watch::Sender<Option<Answer>>,
     moved: &AtomicU64,
     bytes_max: u64,
 ) -> Result<(), Broken> {
+    let mut heard = Heard::default();
     while let Some(frame) = reply.frame().await {
         let Ok(bytes) = frame.map_err(|_| None)?.into_data() else { continue };
         if moved.fetch_add(bytes.len() as u64, Relaxed) + bytes.len() as u64 > bytes_max {
             return Err(Some(Denial::ResponseBytes));
+        }
+        if let Some(answer) = heard.push(&bytes) {
+            told.send_replace(Some(answer));
         }
         writer.write_all(&bytes).await.map_err(|_| None)?;
         writer.flush().await.map_err(|_| None)?;

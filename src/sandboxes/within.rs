@@ -23,6 +23,8 @@ use super::lives::Life;
 use crate::access::Access;
 use crate::access::identity::Issuer;
 use crate::access::identity::jwt::{Claims, IDENTITY_SECONDS_MAX};
+use crate::access::identity::mint::{NotMinted, mint, refuse};
+use crate::admission::Denied;
 use crate::api::proxy::{self, Asker};
 use crate::api::query::Query;
 use crate::bindings::identity::is_audience;
@@ -170,21 +172,10 @@ fn identity(
     let (audience, seconds) = wish(request.uri())?;
     let issuer = &gateway.access.issuer;
     let owner = life.owner();
-    let refused = |name: &str| {
-        let (tenant, actor) = (owner.tenant.as_str(), owner.user.as_str());
-        let event =
-            AccessEvent { tenant, actor, what: "identity", name, action: "refuse", detail: "audience" };
-        gateway.access.tell(&event);
-    };
-    let Some(once) = outlet.rights().audience(&audience, issuer) else {
-        refused(life.id());
-        let text = "This sandbox may have no identity for this audience.";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "audience_not_granted", text));
-    };
-    let claims = Claims {
+    let mut claims = Claims {
         iss: String::new(),
         sub: format!("{}/user:{}", owner.tenant, owner.user),
-        aud: audience,
+        aud: String::new(),
         iat: 0,
         nbf: 0,
         exp: 0,
@@ -200,18 +191,22 @@ fn identity(
         budget: None,
         act: None,
         may: Vec::new(),
-        once,
+        once: false,
     };
-    let signed = issuer.sign(claims, seconds, None);
-    let (token, claims) = signed.ok_or_else(|| Problem::internal(&"an identity cannot be signed"))?;
-    gateway.access.tell(&AccessEvent {
-        tenant: &claims.tenant,
-        actor: &claims.sub,
-        what: "identity",
-        name: &claims.jti,
-        action: "mint",
-        detail: &claims.aud,
-    });
+    let Some(once) = outlet.rights().audience(&audience, issuer) else {
+        refuse(&gateway.access, &claims);
+        let (tenant, actor, name) = (owner.tenant.as_str(), owner.user.as_str(), life.id());
+        let event =
+            AccessEvent { tenant, actor, what: "identity", name, action: "refuse", detail: "audience" };
+        gateway.access.tell(&event);
+        let text = "This sandbox may have no identity for this audience.";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "audience_not_granted", text));
+    };
+    (claims.aud, claims.once) = (audience, once);
+    let (token, claims) = mint(&gateway.access, claims, seconds).map_err(|why| match why {
+        NotMinted::Audit => Problem::from(Denied::Audit),
+        NotMinted::Unsigned => Problem::internal(&"an identity cannot be signed"),
+    })?;
     let output = TokenOutput { token, id: claims.jti, expires_ms: claims.exp * 1_000 };
     Ok(crate::api::json(StatusCode::OK, &output))
 }

@@ -192,7 +192,8 @@ impl Server {
             isolates: isolates.clone(),
         };
         let outbound = Arc::new(Outbound::new(&config, witness.clone())?);
-        let access = Arc::new(Access::open(&config, outbound.clone(), observer.clone()).await?);
+        let access =
+            Arc::new(Access::open(&config, outbound.clone(), observer.clone(), witness.clone()).await?);
         audit.sign_with(Arc::new(crate::observe::Checkpoints {
             issuer: access.issuer.clone(),
             observer: observer.clone(),

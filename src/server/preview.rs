@@ -172,6 +172,7 @@ impl Visit {
             policy: Some(life.id().into()),
             method,
             origin: format!("sandbox://{}", life.owner().user),
+            minted: None,
             redirects: 0,
             verdict: Verdict::Failed,
             request_bytes: 0,

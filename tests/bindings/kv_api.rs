@@ -1,13 +1,12 @@
 //! `/v1/kv` and `atoll kv`: what an operator writes, a worker reads, and the other way round.
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{deployed, get};
-use crate::support::atoll::{Atoll, NEIGHBOUR_TOKEN, Options, TOKEN, binary};
+use crate::support::atoll::{Atoll, NEIGHBOUR_TOKEN, Options, TOKEN};
 use crate::support::client::{Answer, send};
 use crate::support::worker::Request;
 
@@ -104,19 +103,7 @@ async fn what_is_no_key_no_value_or_somebody_elses_is_refused() {
 }
 
 fn run(server: &Atoll, args: &[&str], stdin: &[u8]) -> Output {
-    let mut child = Command::new(binary())
-        .arg("kv")
-        .args(args)
-        .env("ATOLL_URL", format!("http://{}", server.address()))
-        .env("ATOLL_TOKEN", TOKEN)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("atoll runs");
-    // One that reads no input may have ended already.
-    let _ended = child.stdin.take().expect("a pipe").write_all(stdin);
-    child.wait_with_output().expect("it ends")
+    server.command_with(&[&["kv"], args].concat(), stdin)
 }
 
 #[tokio::test(flavor = "multi_thread")]

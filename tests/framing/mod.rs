@@ -1,5 +1,5 @@
 //! HTTP framing and request smuggling: raw bytes in, status out, and the next client is served.
-//! Rows 72 to 76 of the hostile table.
+//! Rows 72 to 76 of the hostile table, with a secret within the worker's reach that no answer may show.
 
 mod cases;
 
@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::atoll::{Atoll, BASE_DOMAIN, Options, TENANT, host_name};
+use crate::support::atoll::{BASE_DOMAIN, Options, TENANT, host_name};
+use crate::support::canary::assert_clean;
 use crate::support::worker::{Request, Worker};
+use crate::vault::Guarded;
 
 /// A bound on waiting, not an expectation: the server's own timeouts are shorter.
 const READ_SECONDS_MAX: u64 = 60;
@@ -19,10 +21,12 @@ const READ_SECONDS_MAX: u64 = 60;
 const WITNESS: &str = r#"
 const seen = [];
 export default {
-  async fetch(request) {
+  async fetch(request, env) {
     const { pathname } = new URL(request.url);
     if (pathname === "/seen") return Response.json(seen);
     seen.push(pathname);
+    // Said back by the upstream, with its headers: the secret's place among them.
+    if (pathname === "/after") return env.VAULT.fetch(`${env.VAULT_URL}/echo`);
     if (pathname === "/inject") {
       const caught = [];
       for (const value of ["a\r\nx-injected: 1", "a\nx-injected: 1", "a\0b"]) {
@@ -119,9 +123,9 @@ async fn a_client_that_never_finishes_its_head_or_body_is_dropped() {
     }
 }
 
-async fn start() -> Atoll {
+async fn start() -> Guarded {
     let options = Options { config: FAST_TIMEOUTS.into(), ..Options::default() };
-    let atoll = Atoll::start(options).await;
+    let atoll = Guarded::start(options).await;
     atoll.deploy(&Worker::single("witness", WITNESS)).await;
     atoll
 }
@@ -157,6 +161,7 @@ async fn exchange(address: SocketAddr, bytes: &[u8]) -> Seen {
     let reading = reader.read_to_end(&mut text);
     let ended = tokio::time::timeout(Duration::from_secs(READ_SECONDS_MAX), reading).await;
     sending.abort();
+    assert_clean(&text, "an answer to bytes by hand");
     let text = String::from_utf8_lossy(&text).into_owned();
     Seen { status: first_status(&text), closed: ended.is_ok(), text }
 }

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::vault::Guarded;
 use crate::support::atoll::{Atoll, NEIGHBOUR, NEIGHBOUR_TOKEN, Options};
 use crate::support::memory;
 use crate::support::worker::{Request, Worker};
+use crate::vault::Guarded;
 
 /// Rows of the table that the cases of this file and of `rpc.rs` are. 102 is in `bindings/tests/all/policy.rs`.
 pub(super) const ROWS: &[u32] = &[97, 98, 107];

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::cut;
-use super::vault::{keep_secret, search_written};
 use crate::egress::{SNIPPET, World, world};
 use crate::support::atoll::TENANT;
+use crate::vault::{keep_secret, search_written};
 
 /// Rows of the table that live here.
 pub(super) const ROWS: &[u32] = &[79, 80, 81, 82, 83, 84, 85, 86, 87];

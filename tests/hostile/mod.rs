@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use crate::support::atoll::{Atoll, NEIGHBOUR, NEIGHBOUR_TOKEN, Options, TENANT};
 use crate::support::client::Answer;
 use crate::support::worker::{Request, Worker};
+use crate::vault::Vault;
 use rows::Row;
-use vault::Vault;
 use watch::Watch;
 
 /// Small, so that every attack ends soon.

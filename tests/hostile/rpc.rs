@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::vault::Guarded;
 use crate::support::atoll::{Atoll, NEIGHBOUR, NEIGHBOUR_TOKEN, Options};
 use crate::support::worker::{Request, Worker};
+use crate::vault::Guarded;
 
 const ATTACKER: &str = r#"
 import { WorkerEntrypoint, RpcTarget, RpcStub, RpcPromise } from "cloudflare:workers";

@@ -41,7 +41,7 @@ async fn a_sandbox_is_made_looked_at_and_ended(place: Place) {
     server.out("a%2Fb%3Fc%25", "echo odd > f").await;
     let users: Vec<Value> = server.control("GET", "/v1/sandboxes", None).await.json()["sandboxes"]
         .as_array()
-        .unwrap()
+        .expect("a list")
         .iter()
         .map(|one| one["user"].clone())
         .collect();
@@ -93,7 +93,9 @@ async fn commands_have_streams_a_status_and_a_bill(place: Place) {
     let echoed =
         server.bytes("POST", &format!("/v1/sandboxes/ann/exec?spec={spec}"), bytes.clone()).await.json();
     use base64::Engine as _;
-    let back = base64::engine::general_purpose::STANDARD.decode(echoed["stdout"].as_str().unwrap()).unwrap();
+    let back = base64::engine::general_purpose::STANDARD
+        .decode(echoed["stdout"].as_str().expect("text"))
+        .expect("base64");
     assert!(back == bytes, "{} bytes came back", back.len());
     // Each of several short commands has a bill of its own.
     for _ in 0..3 {
@@ -114,7 +116,7 @@ async fn output_comes_as_events_while_the_command_runs(place: Place) {
     let line = "printf 'a\\303'; sleep 0.3; printf '\\251b'; echo no >&2; exit 2";
     let events = server.events("POST", "/v1/sandboxes/ann/exec", Some(json!({ "command": line }))).await;
     let names: Vec<&str> = events.iter().map(|(name, _)| &**name).collect();
-    assert_eq!((names[0], *names.last().unwrap()), ("start", "complete"), "{events:?}");
+    assert_eq!((names[0], *names.last().expect("an event")), ("start", "complete"), "{events:?}");
     assert!(
         events.iter().all(|(name, data)| data["type"] == **name && data["timestampMs"].is_u64()),
         "{events:?}"
@@ -123,7 +125,7 @@ async fn output_comes_as_events_while_the_command_runs(place: Place) {
         events
             .iter()
             .filter(|(name, _)| name == wanted)
-            .map(|(_, data)| data["data"].as_str().unwrap())
+            .map(|(_, data)| data["data"].as_str().expect("text"))
             .collect::<String>()
     };
     assert_eq!(
@@ -131,12 +133,12 @@ async fn output_comes_as_events_while_the_command_runs(place: Place) {
         ("aéb".to_owned(), "no\n".to_owned()),
         "a letter cut in two is one letter"
     );
-    let complete = &events.last().unwrap().1;
+    let complete = &events.last().expect("an event").1;
     assert_eq!((&complete["exitCode"], &complete["success"]), (&json!(2), &json!(false)));
     let events = server
         .events("POST", "/v1/sandboxes/ann/exec", Some(json!({ "command": ["no-such-program"] })))
         .await;
-    let error = events.last().unwrap();
+    let error = events.last().expect("an event");
     assert_eq!(
         (&*error.0, &error.1["code"], &error.1["status"]),
         ("error", &json!("COMMAND_NOT_FOUND"), &json!(404))
@@ -154,13 +156,13 @@ async fn a_timeout_and_a_client_that_goes_away_end_the_whole_tree(place: Place) 
     gone(&server, "4242").await;
     for accept in ["application/json", "text/event-stream"] {
         let body = json!({ "command": tree }).to_string();
-        let mut socket = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+        let mut socket = tokio::net::TcpStream::connect(server.address()).await.expect("the server listens");
         let head = format!(
             "POST /v1/sandboxes/ann/exec HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\naccept: {accept}\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
-        socket.write_all(head.as_bytes()).await.unwrap();
+        socket.write_all(head.as_bytes()).await.expect("the server reads");
         while server.out("ann", "ps -A -o args= | grep -c '[s]leep 4242' || true").await == "0\n" {}
         drop(socket);
         gone(&server, "4242").await;
@@ -206,7 +208,7 @@ async fn background_processes_are_named_waited_for_and_killed(place: Place) {
     }
     let logs = server.control("GET", &format!("{base}/web/logs"), None).await.json();
     assert_eq!(
-        (&logs["stdout"], logs["stderr"].as_str().unwrap().starts_with("oops\n")),
+        (&logs["stdout"], logs["stderr"].as_str().expect("text").starts_with("oops\n")),
         (&json!("ready\n"), true),
         "{logs}"
     );
@@ -225,16 +227,16 @@ async fn background_processes_are_named_waited_for_and_killed(place: Place) {
     let text: String = events
         .iter()
         .filter(|(name, _)| name == "stdout")
-        .map(|(_, data)| data["data"].as_str().unwrap())
+        .map(|(_, data)| data["data"].as_str().expect("text"))
         .collect();
-    let exit = events.last().unwrap();
+    let exit = events.last().expect("an event");
     assert_eq!(
         (&*text, &*exit.0, &exit.1["exitCode"], &exit.1["status"]),
         ("1\n2\n3\n", "exit", &json!(4), &json!("failed"))
     );
     // One signal, without waiting; a name that is made up; a timeout.
     let named = server.control("POST", base, Some(json!({ "command": ["sleep", "1000"] }))).await.json();
-    let id = named["id"].as_str().unwrap();
+    let id = named["id"].as_str().expect("text");
     server.control("DELETE", &format!("{base}/{id}?signal=15"), None).await;
     let ended =
         server.control("POST", &format!("{base}/{id}/wait"), Some(json!({ "exit": true }))).await.json();
@@ -275,7 +277,7 @@ async fn files_are_written_read_listed_moved_and_watched(place: Place) {
     assert_eq!(post("rename", json!({ "from": "big", "to": "d/big" })).await.status, 204);
     let list = server.control("GET", &format!("{base}/list?path=d"), None).await.json();
     let names: Vec<(&Value, &Value)> =
-        list["files"].as_array().unwrap().iter().map(|file| (&file["name"], &file["type"])).collect();
+        list["files"].as_array().expect("a list").iter().map(|file| (&file["name"], &file["type"])).collect();
     assert_eq!(names, [(&json!("big"), &json!("file")), (&json!("e"), &json!("directory"))]);
     assert_eq!(list["files"][0]["size"], 3_000_000);
     let stat = |path: &str| {
@@ -398,9 +400,9 @@ async fn at_shutdown_tails_end_and_nothing_is_left(place: Place) {
     while server.control("GET", "/v1/sandboxes/ann", None).await.json()["usage"]["uses"].as_u64() < Some(3) {}
     let finishing = tokio::task::spawn_blocking(move || server.finish());
     for tail in tails {
-        assert_eq!(tail.await.unwrap().unwrap().status, 200);
+        assert_eq!(tail.await.expect("no panic").expect("an answer").status, 200);
     }
-    finishing.await.unwrap();
+    finishing.await.expect("no panic");
 }
 
 on_each_backend!(

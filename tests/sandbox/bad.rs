@@ -161,14 +161,14 @@ async fn bytes_are_bounded_in_every_direction(place: Place) {
     let flood =
         server.exec("ann", json!({ "command": "head -c 100000000 /dev/zero", "timeoutMs": 60_000 })).await;
     assert!(
-        flood["stdout"].as_str().unwrap().len() <= 8 << 20,
+        flood["stdout"].as_str().expect("text").len() <= 8 << 20,
         "{}",
-        flood["stdout"].as_str().unwrap().len()
+        flood["stdout"].as_str().expect("text").len()
     );
     assert!(flood["droppedBytes"].as_u64() >= Some(90_000_000), "{}", flood["droppedBytes"]);
     let filled =
         server.exec("ann", json!({ "command": "head -c 200000000 /dev/zero > fill; rm fill" })).await;
-    assert!(filled["stderr"].as_str().unwrap().contains("No space"), "{filled}");
+    assert!(filled["stderr"].as_str().expect("text").contains("No space"), "{filled}");
     // Archives: rubbish, nothing, more than the disk.
     for (body, status, code) in [
         (vec![7; 2_000], 422, "ARCHIVE_REFUSED"),
@@ -216,7 +216,9 @@ async fn tokens_reach_their_own_tenants_sandboxes_only(place: Place) {
             if let Some(token) = token {
                 request = request.header("authorization", &format!("Bearer {token}"));
             }
-            let answer = crate::support::client::send(server.address(), "localhost", &request).await.unwrap();
+            let answer = crate::support::client::send(server.address(), "localhost", &request)
+                .await
+                .expect("an answer");
             assert_eq!(answer.status, status, "{path} {token:?}: {}", answer.text());
         }
     }

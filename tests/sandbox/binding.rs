@@ -216,9 +216,9 @@ async fn a_workers_sandboxes_are_its_tenants_and_end_with_what_asked(place: Plac
     let limits = ask(&server, "acme", "/limits").await;
     assert_eq!(limits, json!([50, "Error"]), "uses are subrequests");
     // A client that goes away takes the worker's command with it.
-    let mut socket = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    let mut socket = tokio::net::TcpStream::connect(server.address()).await.expect("the server listens");
     let head = format!("GET /abandon HTTP/1.1\r\nhost: {}\r\n\r\n", host_name("acme", "agent"));
-    tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.expect("the server reads");
     let count = "ps -A -o args= | grep -c '[s]leep 7777' || true";
     while server.out("ann", count).await == "0\n" {}
     drop(socket);
@@ -229,8 +229,9 @@ async fn a_workers_sandboxes_are_its_tenants_and_end_with_what_asked(place: Plac
         "export default { fetch: (r, env) => Response.json(Object.keys(env)) }",
     ));
     server.control("PUT", "/v1/workers/bare", Some(bare)).await;
-    let answer =
-        client::send(server.address(), &host_name("acme", "bare"), &Request::new("GET", "/")).await.unwrap();
+    let answer = client::send(server.address(), &host_name("acme", "bare"), &Request::new("GET", "/"))
+        .await
+        .expect("an answer");
     assert_eq!(answer.json(), json!([]));
     server.finish();
 }

@@ -1,27 +1,14 @@
 //! `atoll sandbox`: the command against a real server.
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 
 use super::Server;
 use super::backends::{Place, on_each_backend};
-use crate::support::atoll::{TOKEN, binary};
 
 fn run(server: &Server, args: &[&str], stdin: &[u8]) -> Output {
-    let mut child = Command::new(binary())
-        .arg("sandbox")
-        .args(args)
-        .env("ATOLL_URL", format!("http://{}", server.address()))
-        .env("ATOLL_TOKEN", TOKEN)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("atoll runs");
-    child.stdin.take().expect("a pipe").write_all(stdin).expect("it reads");
-    child.wait_with_output().expect("it ends")
+    server.command_with(&[&["sandbox"], args].concat(), stdin)
 }
 
 /// Standard output of a command that must succeed.

@@ -42,7 +42,7 @@ async fn a_port_is_seen_by_its_token_until_it_is_hidden(place: Place) {
     let exposed = server.control("PUT", "/v1/sandboxes/ann/ports/8000", Some(json!({ "name": "web" }))).await;
     assert_eq!(exposed.status, 200, "{}", exposed.text());
     let exposed = exposed.json();
-    let (token, path) = (exposed["token"].as_str().unwrap(), exposed["path"].as_str().unwrap());
+    let (token, path) = (exposed["token"].as_str().expect("text"), exposed["path"].as_str().expect("text"));
     assert!(token.len() == 32 && path == format!("/preview/{token}/"), "{exposed}");
     let host = format!("preview-{token}.{BASE_DOMAIN}");
     assert_eq!(exposed["host"], *host);
@@ -54,8 +54,9 @@ async fn a_port_is_seen_by_its_token_until_it_is_hidden(place: Place) {
         )
         .await;
     assert_eq!(ready.status, 204, "{}", ready.text());
-    let send =
-        async |host: &str, request: Request| client::send(server.address(), host, &request).await.unwrap();
+    let send = async |host: &str, request: Request| {
+        client::send(server.address(), host, &request).await.expect("an answer")
+    };
     // By path and by host name; what only the gateway may say is not passed on.
     let by_path = send(
         BASE_DOMAIN,
@@ -85,14 +86,14 @@ async fn a_port_is_seen_by_its_token_until_it_is_hidden(place: Place) {
         assert_eq!((answer.status, &answer.json()["code"]), (404, &json!("no_preview")), "{host}{path}");
     }
     let silent = server.control("PUT", "/v1/sandboxes/ann/ports/8001", None).await.json();
-    let refused = send(BASE_DOMAIN, Request::new("GET", silent["path"].as_str().unwrap())).await;
+    let refused = send(BASE_DOMAIN, Request::new("GET", silent["path"].as_str().expect("text"))).await;
     assert_eq!((refused.status, &refused.json()["code"]), (502, &json!("PORT_REFUSED")));
     // Hidden; and over with its sandbox, also for a successor of the same user.
     assert_eq!(server.control("DELETE", "/v1/sandboxes/ann/ports/8000", None).await.status, 204);
     assert_eq!(send(BASE_DOMAIN, Request::new("GET", path)).await.status, 404);
     let again = server.control("PUT", "/v1/sandboxes/ann/ports/8000", None).await.json();
     assert_ne!(again["token"], exposed["token"]);
-    let path = again["path"].as_str().unwrap();
+    let path = again["path"].as_str().expect("text");
     assert_eq!(send(BASE_DOMAIN, Request::new("GET", path)).await.status, 200);
     server.control("DELETE", "/v1/sandboxes/ann", None).await;
     server.out("ann", "true").await;

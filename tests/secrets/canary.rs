@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-use crate::support::canary::{CANARY, assert_clean, bytes_of, find, forms};
+use crate::support::canary::{CANARY, Search, assert_clean, bytes_of, find, forms};
 use crate::support::client::Answer;
 
 #[test]
@@ -26,6 +26,28 @@ fn a_planted_canary_is_found_in_every_form_and_place() {
             assert!(std::panic::catch_unwind(|| assert_clean(&all, "planted")).is_err());
         }
     }
+}
+
+#[test]
+fn it_is_found_across_pieces() {
+    for form in forms(CANARY) {
+        let all = [&[b'x'; 300][..], &form, &[b'y'; 300]].concat();
+        for size in [1, 7, 64, 299] {
+            let searched = || {
+                all.chunks(size).fold(Search::default(), |mut search, piece| {
+                    search.push(piece, "planted");
+                    search
+                })
+            };
+            assert!(
+                std::panic::catch_unwind(searched).is_err(),
+                "{size}: {}",
+                String::from_utf8_lossy(&form)
+            );
+        }
+    }
+    let mut search = Search::default();
+    [b'x'; 100_000].chunks(7).for_each(|piece| search.push(piece, "clean"));
 }
 
 #[test]

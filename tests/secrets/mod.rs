@@ -5,6 +5,7 @@ mod canary;
 mod endpoint;
 mod identity;
 mod keep;
+mod minted;
 mod rows;
 mod sandbox;
 mod tokens;

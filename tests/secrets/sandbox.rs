@@ -313,12 +313,16 @@ async fn rights_are_given_by_who_has_them(place: Place) {
     // Both hops are told with both: the worker, and the user's sandbox.
     let page = world.server.control("GET", "/v1/audit?kind=crossing&worker=agent", None).await.json();
     let records = page["records"].as_array().expect("records");
-    for capability in ["sandbox/exec", "github"] {
+    for capability in ["sandbox/exec", "github", "identity"] {
         let record = records.iter().find(|record| record["capability"] == capability);
         let record = record.unwrap_or_else(|| panic!("{capability}: {page}"));
         assert_eq!(record["user"], "carl", "{record}");
         assert!(record["sandbox"].is_string(), "{record}");
     }
+    let made = records.iter().find(|record| record["capability"] == "identity").expect("found above");
+    let minted = json!({ "id": claims["jti"], "seconds": 60 });
+    assert_eq!((&made["origin"], &made["minted"]), (&json!(AUDIENCE), &minted), "{made}");
+    assert_eq!(made["execution"], Value::Null, "it is the sandbox's, of no invocation: {made}");
     let exec = records.iter().find(|record| record["capability"] == "sandbox/exec").expect("found above");
     assert!(exec["execution"].is_string(), "{exec}");
 }

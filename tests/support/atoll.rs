@@ -1,5 +1,6 @@
 //! A real `atoll serve` process with a temporary data folder, a free port and known tenants.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -177,13 +178,25 @@ impl Atoll {
 
     /// Runs a command against this server, with the token of the tenant under test.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
-        Command::new(binary())
+        self.command_with(arguments, b"")
+    }
+
+    /// The same with this on its standard input.
+    pub(crate) fn command_with(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut child = Command::new(binary())
             .args(arguments)
             .env("ATOLL_URL", format!("http://{}", self.address))
             .env("ATOLL_TOKEN", TOKEN)
-            .stdin(Stdio::null())
-            .output()
-            .expect("atoll runs")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("atoll runs");
+        let written = child.stdin.take().expect("a pipe").write_all(input);
+        let output = child.wait_with_output().expect("it ends");
+        // One that fails may have ended before it read.
+        assert!(written.is_ok() || !output.status.success(), "{arguments:?} read no input");
+        output
     }
 
     /// A control request as the tenant under test.
@@ -237,7 +250,8 @@ impl Atoll {
         self.given = (bindings, variables);
     }
 
-    fn with_given(&self, mut body: Value, variables: &str) -> Value {
+    /// A description of a deployment or execution with these.
+    pub(crate) fn with_given(&self, mut body: Value, variables: &str) -> Value {
         for (key, given) in [("bindings", &self.given.0), (variables, &self.given.1)] {
             for (name, value) in given.as_object().into_iter().flatten() {
                 body[key][name] = value.clone();

@@ -61,6 +61,23 @@ pub(crate) fn assert_clean(all: &[u8], what: &str) {
     }
 }
 
+/// Looks through bytes that come in pieces, with no look at the same ones for ever.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    /// What a form may have begun in.
+    tail: Vec<u8>,
+}
+
+impl Search {
+    /// No form of the canary ends in this piece.
+    pub(crate) fn push(&mut self, piece: &[u8], what: &str) {
+        self.tail.extend_from_slice(piece);
+        assert_clean(&self.tail, what);
+        let old = self.tail.len().saturating_sub(SEARCH.max_pattern_len());
+        self.tail.drain(..old);
+    }
+}
+
 /// Everything of an answer.
 pub(crate) fn bytes_of(answer: &Answer) -> Vec<u8> {
     let mut all = answer.reason.clone().into_bytes();

@@ -112,10 +112,10 @@ export default {
 async fn guests_open_websockets_where_their_policy_lets_them() {
     let far = far_server();
     let config = format!("[outbound]\nallow_private = [\"{far}\"]\n");
-    let atoll = Atoll::start(Options { config, ..Options::default() }).await;
+    let atoll = Guarded::start(Options { config, ..Options::default() }).await;
     let mut worker = Worker::single("dials", DIALS);
     worker.env.push(("FAR".into(), json!(far.to_string())));
-    let mut body = deployment(&worker);
+    let mut body = atoll.with_given(deployment(&worker), "vars");
     body["outbound"] = json!([format!("http://{far}")]);
     let deployed = atoll.control("PUT", "/v1/workers/dials", Some(body)).await;
     assert!(deployed.status < 300, "{}", deployed.text());

@@ -27,8 +27,7 @@ async fn every_case_of_the_conformance_suite_passes() {
         return;
     }
     let limits = "limits = { external_mib = 512, heap_mib = 512 }".to_owned();
-    let atoll = Atoll::start(Options { tenant: limits, ..Options::default() }).await;
-    atoll.deploy(&Worker::single("echo", ECHO)).await;
+    let atoll = site(Options { tenant: limits, ..Options::default() }, &Worker::single("echo", ECHO)).await;
     // The suite always asks for `/` at the address itself.
     let address = in_front_of(&atoll);
     let output = Command::new("python3")

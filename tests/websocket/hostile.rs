@@ -23,7 +23,7 @@ fn masked(first: u8, length: &[u8], payload: &[u8]) -> Vec<u8> {
 }
 
 /// A connection whose handshake is done, for frames by hand.
-fn raw(atoll: &Atoll, worker: &str) -> TcpStream {
+fn raw(atoll: &Atoll, worker: &str) -> Line {
     let mut stream = dial(atoll.address());
     let head = format!(
         "GET / HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
@@ -42,7 +42,7 @@ fn raw(atoll: &Atoll, worker: &str) -> TcpStream {
 }
 
 /// The code of the Close frame that comes next, past echoes of small messages.
-fn close_code(stream: &mut TcpStream) -> u16 {
+fn close_code(stream: &mut Line) -> u16 {
     loop {
         let mut head = [0; 2];
         stream.read_exact(&mut head).expect("a frame");
@@ -97,6 +97,20 @@ async fn frames_that_break_the_protocol_close_with_their_code() {
     let growth = resident_kib(&atoll).saturating_sub(before);
     assert!(growth < GROWTH_KIB_MAX, "the gateway grew by {growth} KiB");
     neighbour_is_served(&atoll).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_an_upstream_says_back_is_masked_in_a_message() {
+    let atoll = echo_site().await;
+    let mut socket = connect(&atoll, "echo", "/");
+    for _ in 0..3 {
+        socket.send(Message::text("vault")).expect("the server reads");
+        let said = next(&mut socket);
+        assert!(
+            said.starts_with("text GET ") && said.contains("****") && said.ends_with("the end"),
+            "{said}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
-//! WebSockets over real sockets: clients that are not ours, servers that are not ours, and bytes by hand.
+//! WebSockets over real sockets: clients that are not ours, servers that are not ours, and bytes by hand. A secret is within reach
+//! of every worker, and looked for in every byte that a client hears.
 
 mod client;
 mod conformance;
@@ -18,16 +19,19 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::{Message, WebSocket};
 
 use crate::support::atoll::{Atoll, Options, TENANT, host_name};
+use crate::support::canary::{Search, assert_clean};
 use crate::support::worker::{Request, Worker};
+use crate::vault::Guarded;
 
 /// A bound on waiting for anything; only a hang reaches it.
 const WAIT: Duration = Duration::from_secs(60);
 
-/// What most tests talk to: it echoes, and tells what it saw at `/seen`. A close is answered by the runtime.
+/// What most tests talk to: it echoes, tells what it saw at `/seen`, and uses the secret when asked for `vault`. A close is answered
+/// by the runtime.
 const ECHO: &str = r#"
 const seen = [];
 export default {
-  fetch(request) {
+  fetch(request, env) {
     const url = new URL(request.url);
     if (url.pathname === "/seen") return Response.json(seen);
     if (url.pathname === "/plain") return new Response("no socket here");
@@ -35,8 +39,9 @@ export default {
     const [client, server] = Object.values(new WebSocketPair());
     server.binaryType = "arraybuffer";
     server.accept();
-    server.addEventListener("message", ({ data }) => {
+    server.addEventListener("message", async ({ data }) => {
       if (data === "close") server.close(4321, "as you wish");
+      else if (data === "vault") server.send(await (await env.VAULT.fetch(`${env.VAULT_URL}/echo`)).text());
       else server.send(data);
     });
     server.addEventListener("close", ({ code, reason, wasClean }) => seen.push([code, reason, wasClean]));
@@ -49,24 +54,63 @@ export default {
 "#;
 
 /// A server with one worker, `echo`.
-async fn echo_site() -> Atoll {
+async fn echo_site() -> Guarded {
     site(Options::default(), &Worker::single("echo", ECHO)).await
 }
 
-async fn site(options: Options, worker: &Worker) -> Atoll {
-    let atoll = Atoll::start(options).await;
+async fn site(options: Options, worker: &Worker) -> Guarded {
+    let atoll = Guarded::start(options).await;
     atoll.deploy(worker).await;
     atoll
 }
 
-type Socket = WebSocket<TcpStream>;
+/// A connection to the server, with a look at all that comes back.
+#[derive(Debug)]
+struct Line {
+    stream: TcpStream,
+    heard: Search,
+}
 
-fn dial(address: SocketAddr) -> TcpStream {
+impl Line {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, heard: Search::default() }
+    }
+}
+
+impl std::ops::Deref for Line {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl std::io::Read for Line {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.stream.read(buffer)?;
+        self.heard.push(&buffer[..read], "what a client hears");
+        Ok(read)
+    }
+}
+
+impl std::io::Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+type Socket = WebSocket<Line>;
+
+fn dial(address: SocketAddr) -> Line {
     let stream = TcpStream::connect(address).expect("the server listens");
     stream.set_nodelay(true).expect("a socket");
     stream.set_read_timeout(Some(WAIT)).expect("a socket");
     stream.set_write_timeout(Some(WAIT)).expect("a socket");
-    stream
+    Line::new(stream)
 }
 
 /// Opens a WebSocket to a worker.
@@ -79,7 +123,7 @@ fn shake_hands(
     worker: &str,
     path: &str,
     headers: &[(&'static str, &str)],
-) -> Result<(Socket, Response), tungstenite::HandshakeError<tungstenite::ClientHandshake<TcpStream>>> {
+) -> Result<(Socket, Response), tungstenite::HandshakeError<tungstenite::ClientHandshake<Line>>> {
     let url = format!("ws://{}{path}", host_name(TENANT, worker));
     let mut request = url.into_client_request().expect("a URL");
     for (name, value) in headers {
@@ -92,8 +136,15 @@ fn shake_hands(
 fn next(socket: &mut Socket) -> String {
     loop {
         return match socket.read() {
-            Ok(Message::Text(text)) => format!("text {text}"),
-            Ok(Message::Binary(bytes)) => format!("binary {bytes:?}"),
+            // Here also what was in several frames.
+            Ok(Message::Text(text)) => {
+                assert_clean(text.as_bytes(), "a message");
+                format!("text {text}")
+            }
+            Ok(Message::Binary(bytes)) => {
+                assert_clean(&bytes, "a message");
+                format!("binary {bytes:?}")
+            }
             Ok(Message::Close(Some(CloseFrame { code, reason }))) => format!("close {code} {reason}"),
             Ok(Message::Close(None)) => "close".to_owned(),
             Ok(_) => continue,

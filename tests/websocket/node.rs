@@ -14,12 +14,12 @@ async fn node_client(script: &str, atoll: &Atoll, worker: &str, path: &str) -> V
 }
 
 /// A server whose workers may reach `far`, with one worker.
-async fn site_with_far(name: &str, source: &str, far: &str) -> Atoll {
+async fn site_with_far(name: &str, source: &str, far: &str) -> Guarded {
     let config = format!("[outbound]\nallow_private = [\"{far}\"]\n");
-    let atoll = Atoll::start(Options { config, ..Options::default() }).await;
+    let atoll = Guarded::start(Options { config, ..Options::default() }).await;
     let mut worker = Worker::single(name, source);
     worker.env.push(("FAR".into(), json!(far)));
-    let mut body = deployment(&worker);
+    let mut body = atoll.with_given(deployment(&worker), "vars");
     body["outbound"] = json!([format!("http://{far}")]);
     let deployed = atoll.control("PUT", &format!("/v1/workers/{name}"), Some(body)).await;
     assert!(deployed.status < 300, "{}", deployed.text());

@@ -106,14 +106,20 @@ impl Inner {
         if let Some(tunnel) = &tunnel {
             telling.ended_by(Arc::clone(&tunnel.end));
         }
-        match self.open(request, tunnel.as_ref(), &mut telling).await {
-            Ok((body, slot)) => {
+        let opened = match Target::of(request.uri()) {
+            Ok(target) => {
+                self.open(&target, request, tunnel.as_ref(), &mut telling).await.map(|open| (open, target))
+            }
+            Err(error) => Err(error.into()),
+        };
+        match opened {
+            Ok(((body, slot), target)) => {
                 telling.verdict(Verdict::Answered(200));
                 let max = self.grant.gate.caps().response_bytes_max.unwrap_or(u64::MAX);
                 let body = RequestBody::stream(body);
                 let mut response = Response::new(Received::wrap(body, max, telling, slot));
                 if tunnel.is_some() {
-                    response.extensions_mut().insert(self.grant.terms());
+                    response.extensions_mut().insert(self.grant.terms(&target.host, target.port));
                 }
                 Ok(response)
             }
@@ -126,11 +132,11 @@ impl Inner {
 
     async fn open(
         &self,
+        target: &Target,
         request: Request<RequestBody>,
         tunnel: Option<&Tunnel>,
         telling: &mut Telling,
     ) -> Result<(Arriving, Slot), Refusal> {
-        let target = Target::of(request.uri())?;
         telling.to(target.origin());
         if !telling.ready() {
             return Err(Refusal::Denied(Denial::Audit, "The audit log takes no records.".to_owned()));
@@ -161,7 +167,7 @@ impl Inner {
             error => network(error.to_string()),
         })?;
         let (pieces, arriving) = mpsc::channel(1);
-        let secure = Secure { tls: self.net.tls.clone(), host: target.host };
+        let secure = Secure { tls: self.net.tls.clone(), host: target.host.clone() };
         if let Some((place, mut over)) = place {
             tokio::spawn(async move {
                 let mut upload = Upload::plain(outgoing);

@@ -1,12 +1,14 @@
-//! Tunnels of sandboxes: connections in which nobody here sees more than host and port.
+//! Tunnels of sandboxes: connections in which nobody here sees more than host and port, and whom TLS asks for.
 //!
 //! ```text
 //!  CONNECT host:port ─▶ [`Tunnel`] in the request's extensions ─▶ ports, rules, place, rates ─▶ resolve, vet, dial (tcp.rs)
 //!                                                                                              └─▶ 200 with [`Terms`]
 //! ```
 //!
-//! Who made the [`Tunnel`] moves the bytes, keeps to the [`Terms`], and ends it by dropping its [`Hold`]. The marker is an extension,
+//! Who made the [`Tunnel`] moves the bytes, keeps to the [`Terms`], asks [`Hello`] what may go out first, and ends it by dropping its [`Hold`]. The marker is an extension,
 //! which no guest and no isolate host can set: `connect()` of a guest stays under the rules for connections, which are stricter.
+//!
+//! [`Hello`]: super::hello::Hello
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -80,8 +82,12 @@ impl Tunnel {
 }
 
 /// The bounds of an open tunnel; an extension of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
+    /// Where it leads, as it was vetted: a name in lower case without a last dot, or an address.
+    pub host: Arc<str>,
+    /// To which port.
+    pub port: u16,
     /// Silence in both directions after which it is to be ended.
     pub idle: Duration,
     /// Its longest life.
@@ -99,9 +105,11 @@ impl Grant {
         if self.tunnels.ports.contains(&port) { Ok(()) } else { Err(Denial::Port) }
     }
 
-    pub(super) fn terms(&self) -> Terms {
+    pub(super) fn terms(&self, host: &str, port: u16) -> Terms {
         let (TunnelRules { idle, life, .. }, caps) = (&*self.tunnels, self.gate.caps());
         Terms {
+            host: host.into(),
+            port,
             idle: *idle,
             life: *life,
             sent_bytes_max: caps.request_bytes_max.unwrap_or(BYTES_MAX),

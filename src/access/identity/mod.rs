@@ -10,6 +10,7 @@
 
 pub(crate) mod delegation;
 pub(crate) mod jwt;
+pub(crate) mod mint;
 pub(crate) mod ring;
 
 use std::collections::HashMap;

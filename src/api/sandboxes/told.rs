@@ -47,6 +47,7 @@ impl Told {
             policy: None,
             method: method.clone(),
             origin: format!("sandbox://{}", owner.user),
+            minted: None,
             redirects: 0,
             verdict: Verdict::Abandoned,
             request_bytes: 0,

@@ -2,8 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::Remote;
-use super::sandbox::Plain;
+use super::{Plain, Remote};
 
 /// `atoll kv`.
 #[derive(Debug, Subcommand)]

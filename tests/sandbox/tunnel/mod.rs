@@ -1,5 +1,6 @@
 //! Tunnels out of a sandbox (`CONNECT`): real programs over TLS in `programs.rs`; here, everything that a program may try with them.
 
+mod names;
 mod programs;
 
 use std::time::{Duration, Instant};
