@@ -184,7 +184,10 @@ impl Hosts {
     /// [`HOST_WAIT_MAX`] in any case. `None`: there is nothing to wait for.
     pub fn soon(&self, tenant: &str) -> Option<impl Future<Output = ()>> {
         let settled = |hosts: &Self| hosts.takes(tenant) || !hosts.expects(tenant);
-        (!settled(self)).then(|| async move {
+        if settled(self) {
+            return None;
+        }
+        Some(async move {
             let _late = tokio::time::timeout(HOST_WAIT_MAX, self.until(settled)).await;
         })
     }
