@@ -2,16 +2,25 @@
 //!
 //! ```text
 //!  gateway, router, an isolate that begins ── short slice ─▶ runs when it wakes, for little time at once
-//!  an isolate that computes on            ── long slice  ─▶ runs between those, as long in sum, less often
+//!  an isolate that computes on            ── long slice  ─▶ runs between those, as long in sum, less often,
+//!                                                          and steps aside each millisecond
 //! ```
 //!
 //! Linux shares processors fairly whatever the slice; a thread that asks for shorter ones is served sooner (EEVDF, since Linux
 //! 6.12; older kernels ignore it). Nobody starves and no privilege is needed, unlike with `nice` or `SCHED_IDLE`. A
 //! request of a few hundred microseconds then does not wait, at each of its threads, until a guest that spins has used up its turn.
 //!
+//! That is not enough: a thread that has just had more than its share, if only by the 50 µs of the message before, is not served
+//! before the timer's tick, milliseconds later, even beside an idle processor. So the watchdog asks V8 to interrupt what computes, and
+//! there it yields: what waits goes first, and since Linux 6.18 it has credit for the next time.
+//!
 //! Source: `sched_setattr(2)`, and `sched/sched-eevdf.rst` of the kernel's documentation.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+use crate::watchdog::Slot;
 
 /// CPU time of one invocation from which on its isolate computes, rather than answers, in microseconds.
 pub(crate) const LENGTHY_US: u64 = 5_000;
@@ -31,6 +40,10 @@ pub fn answer_soon() {
 pub(crate) struct Slices {
     thread: libc::pid_t,
     long: AtomicBool,
+    /// It was asked to step aside, and has not yet.
+    asked: AtomicBool,
+    /// How often it did.
+    asides: AtomicU32,
 }
 
 impl Slices {
@@ -39,7 +52,12 @@ impl Slices {
         set_slice(0, LONG_NS);
         // JUSTIFICATION: the number of a thread has no safe form in std.
         // SAFETY: the call has no arguments and cannot fail.
-        Self { thread: unsafe { libc::gettid() }, long: AtomicBool::new(true) }
+        Self {
+            thread: unsafe { libc::gettid() },
+            long: AtomicBool::new(true),
+            asked: AtomicBool::new(false),
+            asides: AtomicU32::new(0),
+        }
     }
 
     /// Somebody waits for its answer.
@@ -49,12 +67,43 @@ impl Slices {
         }
     }
 
+    /// Whether it computes.
+    pub(crate) fn computes(&self) -> bool {
+        self.long.load(Relaxed)
+    }
+
+    /// How often it stepped aside.
+    #[cfg(test)]
+    pub(crate) fn asides(&self) -> u32 {
+        self.asides.load(Relaxed)
+    }
+
+    /// Asks the isolate of this handle, whose thread this is, to step aside when it can.
+    pub(crate) fn ask_aside(&self, handle: &v8::IsolateHandle) {
+        // V8 keeps each request until it comes to it.
+        if !self.asked.swap(true, Relaxed) {
+            handle.request_interrupt(step_aside, std::ptr::null_mut());
+        }
+    }
+
     /// It computes.
     pub(crate) fn compute(&self) {
         if !self.long.swap(true, Relaxed) {
             set_slice(self.thread, LONG_NS);
         }
     }
+}
+
+/// Lets threads that wait for this one's processor go first; V8 calls it in an isolate that was asked.
+unsafe extern "C" fn step_aside(isolate: v8::UnsafeRawIsolatePtr, _nothing: *mut c_void) {
+    // JUSTIFICATION: V8 has no other way to interrupt JavaScript that goes on.
+    // SAFETY: V8 calls this on the isolate's own thread. `Isolate` does not dispose on drop.
+    let isolate = unsafe { v8::Isolate::from_raw_isolate_ptr(isolate) };
+    if let Some(slot) = isolate.get_slot::<Arc<Slot>>() {
+        slot.slices.asked.store(false, Relaxed);
+        slot.slices.asides.fetch_add(1, Relaxed);
+    }
+    std::thread::yield_now();
 }
 
 /// Asks for slices of `ns` for a thread of this process, or with 0 for the calling one.
