@@ -433,6 +433,7 @@ pub async fn run(mut endpoint: HostEndpoint, config: HostConfig) -> std::io::Res
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut since_sweep = 0;
     let mut trimmer = Trimmer::default();
+    let mut refilling = std::pin::pin!(Pool::keep_full(&host));
     loop {
         tokio::select! {
             biased;
@@ -440,6 +441,7 @@ pub async fn run(mut endpoint: HostEndpoint, config: HostConfig) -> std::io::Res
                 Some(message) => host.route(message),
                 None => break,
             },
+            never = &mut refilling => match never {},
             _ = ticks.tick() => {
                 host.heartbeat();
                 since_sweep += 1;

@@ -9,12 +9,15 @@
 //!
 //! Creating an isolate costs a millisecond or two of CPU; a load should not wait for it. At most as many are created
 //! at once as there are cores: more would only make each other late, and the youngest load would overtake the oldest.
-//! An isolate is given out once and never comes back.
+//! An isolate is given out once and never comes back. As long as half of them wait, new ones are made a moment later: what was just
+//! given one has the processor first.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::host::HostShared;
 use crate::thread::{IsolateRef, Job, StartSpec};
@@ -23,12 +26,17 @@ use crate::thread::{IsolateRef, Job, StartSpec};
 /// isolate of its own making.
 pub(crate) const POOLED_HEAP_MIB: u32 = 128;
 
+/// How long after one was given out the next is made, while enough wait.
+const REFILL_DELAY: Duration = Duration::from_millis(20);
+
 /// The waiting isolates and the jobs that wait for one.
 #[derive(Debug)]
 pub(crate) struct Pool {
     size: usize,
     creators_max: usize,
     state: Mutex<PoolState>,
+    /// One was given out, and nobody is in a hurry.
+    given: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +63,7 @@ pub(crate) fn count_cores() -> usize {
 
 impl Pool {
     pub(crate) fn new(size: usize) -> Self {
-        Self { size, creators_max: count_cores(), state: Mutex::default() }
+        Self { size, creators_max: count_cores(), state: Mutex::default(), given: Notify::new() }
     }
 
     pub(crate) fn ready(&self) -> usize {
@@ -82,6 +90,25 @@ impl Pool {
             if crate::thread::spawn_pristine(host, POOLED_HEAP_MIB).is_err() {
                 pool.lock().creating -= 1;
             }
+        }
+    }
+
+    /// One was given out: refills at once if few are left, else soon.
+    fn refill(host: &Arc<HostShared>) {
+        let pool = &host.pool;
+        let enough = {
+            let state = pool.lock();
+            state.waiting.is_empty() && state.ready.len() * 2 >= pool.size
+        };
+        if enough { pool.given.notify_one() } else { Self::fill(host) }
+    }
+
+    /// Refills a while after one was given out, again and again.
+    pub(crate) async fn keep_full(host: &Arc<HostShared>) -> Infallible {
+        loop {
+            host.pool.given.notified().await;
+            tokio::time::sleep(REFILL_DELAY).await;
+            Self::fill(host);
         }
     }
 
@@ -139,7 +166,7 @@ pub(crate) fn spawn(host: &Arc<HostShared>, spec: StartSpec) -> IsolateRef {
     let (isolate, job) = Job::new(spec);
     if pooled {
         host.pool.give(job);
-        Pool::fill(host);
+        Pool::refill(host);
     } else {
         crate::thread::spawn_for(host, job);
     }

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use crate::watchdog::Slot;
 
 /// CPU time of one invocation from which on its isolate computes, rather than answers, in microseconds.
-pub(crate) const LENGTHY_US: u64 = 5_000;
+pub(crate) const LENGTHY_US: u64 = 2_000;
 /// Slice of threads that others wait for, in nanoseconds. The kernel takes 0.1 to 100 ms.
 const SHORT_NS: u64 = 200_000;
 /// Slice of isolates that compute, in nanoseconds.
@@ -52,11 +52,12 @@ impl Slices {
         set_slice(0, LONG_NS);
         // JUSTIFICATION: the number of a thread has no safe form in std.
         // SAFETY: the call has no arguments and cannot fail.
+        let thread = unsafe { libc::gettid() };
         Self {
-            thread: unsafe { libc::gettid() },
+            thread,
             long: AtomicBool::new(true),
-            asked: AtomicBool::new(false),
-            asides: AtomicU32::new(0),
+            asked: AtomicBool::default(),
+            asides: AtomicU32::default(),
         }
     }
 
@@ -65,11 +66,6 @@ impl Slices {
         if self.long.swap(false, Relaxed) {
             set_slice(self.thread, SHORT_NS);
         }
-    }
-
-    /// Whether it computes.
-    pub(crate) fn computes(&self) -> bool {
-        self.long.load(Relaxed)
     }
 
     /// How often it stepped aside.

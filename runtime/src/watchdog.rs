@@ -254,9 +254,14 @@ impl Slot {
         let _already_set = self.inbox.set(inbox.clone());
     }
 
-    fn ask_aside(&self) {
-        if let Some(handle) = self.handle.get() {
-            self.slices.ask_aside(handle);
+    /// If it computes on, it is served after those that answer, and lets them go first now.
+    fn take_turns(&self) {
+        let spent = || self.cpu_us().saturating_sub(self.began_cpu.load(Relaxed));
+        if self.is_inside() && spent() > LENGTHY_US {
+            self.slices.compute();
+            if let Some(handle) = self.handle.get() {
+                self.slices.ask_aside(handle);
+            }
         }
     }
 
@@ -273,9 +278,6 @@ impl Slot {
         match self.verdict() {
             None => {
                 let cpu = self.cpu_us();
-                if cpu.saturating_sub(self.began_cpu.load(Relaxed)) > LENGTHY_US {
-                    self.slices.compute();
-                }
                 if now >= self.wall_deadline.load(Relaxed) {
                     self.stop(Verdict::Wall);
                 } else if cpu >= self.cpu_deadline.load(Relaxed)
@@ -367,14 +369,14 @@ impl Slot {
     }
 }
 
-/// Waits until the next look; what computes lets others go first meanwhile, again and again.
-fn wait_a_tick(computing: &[Arc<Slot>]) {
-    if computing.is_empty() {
+/// Waits until the next look. Meanwhile what computes on of these lets others go first, again and again.
+fn wait_a_tick(inside: &[Arc<Slot>]) {
+    if inside.is_empty() {
         return std::thread::sleep(Duration::from_millis(TICK_MS));
     }
     for _ in 0..TICK_MS / TURN_MS {
-        computing.iter().filter(|slot| slot.is_inside()).for_each(|slot| slot.ask_aside());
         std::thread::sleep(Duration::from_millis(TURN_MS));
+        inside.iter().for_each(|slot| slot.take_turns());
     }
 }
 
@@ -418,9 +420,9 @@ impl Watchdog {
                 if grew {
                     on_condemned(&watchdog);
                 }
-                let computing = watchdog.computing();
+                let inside = watchdog.inside();
                 drop(watchdog);
-                wait_a_tick(&computing);
+                wait_a_tick(&inside);
             }
         })?;
         Ok(watchdog)
@@ -442,9 +444,8 @@ impl Watchdog {
         lock(&self.condemned).clone()
     }
 
-    /// What computes on.
-    fn computing(&self) -> Vec<Arc<Slot>> {
-        lock(&self.slots).iter().filter(|slot| slot.is_inside() && slot.slices.computes()).cloned().collect()
+    fn inside(&self) -> Vec<Arc<Slot>> {
+        lock(&self.slots).iter().filter(|slot| slot.is_inside()).cloned().collect()
     }
 
     /// True if somebody was condemned who was not before.
