@@ -102,6 +102,9 @@ fn files(server: &Server) {
     ok(server, &["snapshot", "ann", "-o", &path("tar")], b"");
     ok(server, &["restore", "bob", &path("tar")], b"");
     assert_eq!(ok(server, &["cat", "bob", "there"], b""), "from here");
+    // What `snapshot` prints, `restore` reads.
+    ok(server, &["restore", "carl"], &std::fs::read(path("tar")).expect("a file"));
+    assert_eq!(ok(server, &["cat", "carl", "there"], b""), "from here");
     ok(server, &["rm", "ann", "-r", "copy"], b"");
     let (code, error) = fails(server, &["cat", "ann", "copy/x"]);
     assert!(code == Some(4) && error.contains("FILE_NOT_FOUND"), "{code:?} {error}");

@@ -79,6 +79,7 @@ pub(crate) struct Restore {
     /// The user's id
     pub(crate) user: String,
     /// The tar, or `-` for standard input
+    #[arg(default_value = "-")]
     pub(crate) file: String,
     /// The server.
     #[command(flatten)]
