@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -39,6 +40,7 @@ use crate::config::Name;
 use crate::problem::Problem;
 use crate::server::Gateway;
 use crate::server::body::ReplyBody;
+use crate::server::linger::Lingering;
 
 /// How long a program inside may take for the head of a request.
 const HEAD: Duration = Duration::from_secs(30);
@@ -144,12 +146,16 @@ pub(super) fn variables(life: &Life) -> impl Iterator<Item = (String, String)> {
 
 /// Serves one connection of a program inside.
 pub(super) async fn serve(life: Arc<Life>, gateway: Weak<Gateway>, stream: DuplexStream) {
+    let tunnelled = Arc::new(AtomicBool::new(false));
+    let stream = Lingering::new(stream, Arc::clone(&tunnelled));
     let service = service_fn(move |request| {
-        let (life, gateway) = (Arc::clone(&life), Weak::clone(&gateway));
+        let (life, gateway, tunnelled) = (Arc::clone(&life), Weak::clone(&gateway), Arc::clone(&tunnelled));
         async move {
             let tunnel = *request.method() == Method::CONNECT;
             let mut response = answer(&life, &gateway, request).await;
-            if tunnel && !response.status().is_success() {
+            if tunnel && response.status().is_success() {
+                tunnelled.store(true, Ordering::Release);
+            } else if tunnel {
                 // What a program sent for the tunnel is no request.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

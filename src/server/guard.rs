@@ -23,15 +23,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::head::{self, CHUNK_LINE_BYTES_MAX, Framing, HEAD_BYTES_MAX, Refusal};
+use super::linger::Linger;
 use super::socket::Upgrade;
 
 /// Bytes asked from the socket at once while a head or chunk line is incomplete.
 const READ_BYTES: usize = 4 * 1024;
 /// Empty lines before a request line that are forgiven (RFC 9112 section 2.2), in bytes.
 const LEADING_BYTES_MAX: usize = 4;
-/// How long, and how many bytes, a connection that closes after a refusal is still read.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest trailer section, in bytes.
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
 
@@ -81,8 +79,8 @@ pub(super) struct Guard<S> {
     verdict: Verdict,
     upgrade: Arc<Upgrade>,
     timer: Timer,
-    /// After the last answer: how long, and how many bytes, are still taken and dropped.
-    linger: Option<(Pin<Box<Sleep>>, usize)>,
+    /// After the last answer.
+    linger: Option<Linger>,
 }
 
 /// One lazily armed timer for both directions: moved only when it fires, so that requests cost no timer work.
@@ -341,27 +339,6 @@ impl<S: AsyncRead + Unpin> Guard<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Guard<S> {
-    /// Takes what the client still sends after the last answer, for a bounded time: a socket that is closed with
-    /// unread bytes is reset, and the reset can overtake the answer.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Between requests, nothing is on its way.
-        if matches!(self.state, State::Head { scanned: 0 } | State::Length(u64::MAX)) {
-            return Poll::Ready(Ok(()));
-        }
-        let Some((time, left)) = &mut self.linger else { return Poll::Ready(Ok(())) };
-        let mut sink = [0; READ_BYTES];
-        while *left > 0 && time.as_mut().poll(cx).is_pending() {
-            let mut window = ReadBuf::new(&mut sink);
-            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut window)) {
-                Ok(()) if !window.filled().is_empty() => *left = left.saturating_sub(window.filled().len()),
-                _ => break,
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
 impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -433,9 +410,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         let this = &mut *self;
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
-            this.linger = Some((Box::pin(tokio::time::sleep(LINGER)), LINGER_BYTES_MAX));
         }
-        this.poll_linger(cx)
+        // Between requests, nothing is on its way; HTTP/2 has a flow control of its own.
+        if matches!(this.state, State::Head { scanned: 0 } | State::Length(u64::MAX)) {
+            return Poll::Ready(Ok(()));
+        }
+        this.linger.get_or_insert_with(Linger::new).poll(&mut this.inner, cx).map(Ok)
     }
 }
 

@@ -12,6 +12,7 @@ mod cron;
 mod guard;
 mod head;
 mod headers;
+pub(crate) mod linger;
 mod preview;
 mod serve;
 mod socket;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::atoll::{BASE_DOMAIN, Options, TENANT, host_name};
+use crate::support::atoll::{BASE_DOMAIN, Options, TENANT, TOKEN, host_name};
 use crate::support::canary::assert_clean;
 use crate::support::worker::{Request, Worker};
 use crate::vault::Guarded;
@@ -120,6 +120,32 @@ async fn a_client_that_never_finishes_its_head_or_body_is_dropped() {
         let status = if interim { last_status(&seen.text) } else { seen.status };
         assert!(matches!(status, None | Some(400 | 408)), "{head:?}: {seen:?}");
         assert_eq!(atoll.send("witness", &Request::new("GET", "/after")).await.status, 200);
+    }
+}
+
+/// A refused body once cost its sender the answer: the server took 4 MiB more and closed, and the reset of the unread
+/// rest overtook the 413. Many libraries send all before they read, as this client does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_a_huge_body_before_it_reads_still_gets_its_answer() {
+    let atoll = start().await;
+    let head = |framing: &str| {
+        format!(
+            "POST /v1/workers/witness/rollback HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
+        )
+    };
+    let body = vec![b' '; 60 << 20];
+    let declared = head(&format!("Content-Length: {}", body.len())).into_bytes();
+    let mut chunked = head("Transfer-Encoding: chunked").into_bytes();
+    chunked.extend(format!("{:x}\r\n", body.len()).bytes());
+    for head in [declared, chunked] {
+        let mut stream = TcpStream::connect(atoll.address()).await.expect("the gateway listens");
+        stream.write_all(&head).await.expect("a head is taken");
+        stream.write_all(&body).await.expect("a body is taken, also one that is refused");
+        let mut text = vec![];
+        stream.read_to_end(&mut text).await.expect("an answer, not a reset");
+        let text = String::from_utf8_lossy(&text);
+        assert_eq!(first_status(&text), Some(413), "{}", cut(&text));
+        assert!(text.contains("body_too_large"), "{}", cut(&text));
     }
 }
 

@@ -20,6 +20,8 @@ const ASK: &str = r#"
 import http.client, json, os, sys, urllib.parse
 proxy = urllib.parse.urlparse(os.environ.get("HTTP_PROXY", "http://127.0.0.1:3128"))
 for method, url, body in json.loads(sys.argv[1]):
+    # A number stands for so many bytes.
+    body = b"x" * body if isinstance(body, int) else body
     try:
         connection = http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=20)
         connection.request(method, url, body)
@@ -84,6 +86,8 @@ async fn a_sandbox_reaches_what_its_class_lets_through_and_nothing_else(place: P
         ("DELETE", good.clone(), Value::Null, "403 egress_method"),
         ("GET", world.url("api.test", "/v2"), Value::Null, "403 egress_path"),
         ("GET", world.url("api.test", "/v1/..%2fv2"), Value::Null, "403 egress_path"),
+        // This client sends all of it before it reads: the refusal must not be overtaken by a reset.
+        ("POST", world.url("api.test", "/v2"), json!(20 << 20), "403 egress_path"),
         ("GET", world.url("other.test", "/v1"), Value::Null, "403 egress_origin"),
         ("GET", "http://169.254.169.254/latest".to_owned(), Value::Null, "403 egress_origin"),
         ("GET", world.url("inside.test", "/"), Value::Null, "403 egress_address"),
