@@ -17,6 +17,11 @@ use crate::table::Table;
 const BUDGET_MS: u64 = 100;
 /// Attacks of each kind for each second of the plan.
 const ATTACKS_PER_SECOND: f64 = 5.0;
+/// With and without an attack in turns, so that what else the machine does is in both: attacks of one turn, and a quiet turn.
+const ATTACKS_PER_TURN: usize = 5;
+const QUIET_TURN: Duration = Duration::from_millis(ATTACKS_PER_TURN as u64 * (BUDGET_MS + 10));
+/// After an attack, before it is quiet: its isolates are taken apart, and others made.
+const PAUSE_AFTER: Duration = Duration::from_millis(50);
 /// Pause between two questions of the neighbour.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Nobody is moved or suspended: what is measured is the usual host.
@@ -75,14 +80,18 @@ pub(crate) async fn stopping(plan: &Plan, table: &mut Table) {
     let (seen, stop) = (Seen::default(), Arc::new(AtomicBool::new(false)));
     let asking = tokio::spawn(ask(atoll.address(), seen.clone(), stop.clone()));
     tokio::time::sleep(Duration::from_millis(500)).await;
-    seen.take();
-    tokio::time::sleep(Duration::from_secs_f64(plan.seconds)).await;
-    let alone = p99_ms(&seen.take());
-    let mut over = vec![];
-    for _ in 0..attacks {
-        over.push(attack(&atoll, SPIN).await - BUDGET_MS as f64);
+    let (mut alone, mut attacked, mut over) = (vec![], vec![], vec![]);
+    for _ in 0..attacks.div_ceil(ATTACKS_PER_TURN) {
+        tokio::time::sleep(PAUSE_AFTER).await;
+        seen.take();
+        tokio::time::sleep(QUIET_TURN).await;
+        alone.extend(seen.take());
+        for _ in 0..ATTACKS_PER_TURN {
+            over.push(attack(&atoll, SPIN).await - BUDGET_MS as f64);
+        }
+        attacked.extend(seen.take());
     }
-    let attacked = p99_ms(&seen.take());
+    let (alone, attacked) = (p99_ms(&alone), p99_ms(&attacked));
     let mut gaps = vec![];
     for _ in 0..attacks {
         seen.take();

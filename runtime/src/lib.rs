@@ -28,6 +28,7 @@ mod state;
 mod stream;
 mod thread;
 mod trace;
+mod turns;
 mod values;
 mod watchdog;
 mod worker;

@@ -70,6 +70,11 @@ impl Pool {
         self.lock().ready.len()
     }
 
+    /// Whether there are fewer than are wanted at once.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, PoolState> {
         // Queues of handles stay whole whatever panicked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  gateway, router, an isolate that begins ── short slice ─▶ runs when it wakes, for little time at once
-//!  an isolate that computes on            ── long slice  ─▶ runs between those, as long in sum, less often,
-//!                                                          and steps aside each millisecond
+//!  an isolate that computes on, is made   ── long slice  ─▶ runs between those, as long in sum, less often,
+//!  for nobody yet, or is taken apart                       and steps aside twice each millisecond
 //! ```
 //!
 //! Linux shares processors fairly whatever the slice; a thread that asks for shorter ones is served sooner (EEVDF, since Linux
@@ -11,23 +11,23 @@
 //! request of a few hundred microseconds then does not wait, at each of its threads, until a guest that spins has used up its turn.
 //!
 //! That is not enough: a thread that has just had more than its share, if only by the 50 µs of the message before, is not served
-//! before the timer's tick, milliseconds later, even beside an idle processor. So the watchdog asks V8 to interrupt what computes, and
-//! there it yields: what waits goes first, and since Linux 6.18 it has credit for the next time.
+//! before the timer's tick, milliseconds later, even beside an idle processor. So the watchdog interrupts what computes by a signal, in
+//! which it yields: what waits goes first, and since Linux 6.18 it has credit for the next time. A signal comes through
+//! everywhere: also while an isolate is made, compiles, collects garbage or is in one long builtin, where V8 looks at no request.
 //!
 //! Source: `sched_setattr(2)`, and `sched/sched-eevdf.rst` of the kernel's documentation.
 
-use std::ffi::c_void;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-
-use crate::watchdog::Slot;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// CPU time of one invocation from which on its isolate computes, rather than answers, in microseconds.
-pub(crate) const LENGTHY_US: u64 = 2_000;
+pub(crate) const LENGTHY_US: u64 = 1_000;
 /// Slice of threads that others wait for, in nanoseconds. The kernel takes 0.1 to 100 ms.
 const SHORT_NS: u64 = 200_000;
 /// Slice of isolates that compute, in nanoseconds.
 const LONG_NS: u64 = 10_000_000;
+/// The signal on which a thread yields: nobody uses it for sockets here, and by default it is ignored.
+const ASIDE: libc::c_int = libc::SIGURG;
 
 /// The calling thread, and those that it starts from now on, answer: they are served soon. Without effect where the system
 /// has no such thing.
@@ -40,10 +40,6 @@ pub fn answer_soon() {
 pub(crate) struct Slices {
     thread: libc::pid_t,
     long: AtomicBool,
-    /// It was asked to step aside, and has not yet.
-    asked: AtomicBool,
-    /// How often it did.
-    asides: AtomicU32,
 }
 
 impl Slices {
@@ -53,12 +49,7 @@ impl Slices {
         // JUSTIFICATION: the number of a thread has no safe form in std.
         // SAFETY: the call has no arguments and cannot fail.
         let thread = unsafe { libc::gettid() };
-        Self {
-            thread,
-            long: AtomicBool::new(true),
-            asked: AtomicBool::default(),
-            asides: AtomicU32::default(),
-        }
+        Self { thread, long: AtomicBool::new(true) }
     }
 
     /// Somebody waits for its answer.
@@ -68,18 +59,11 @@ impl Slices {
         }
     }
 
-    /// How often it stepped aside.
-    #[cfg(test)]
-    pub(crate) fn asides(&self) -> u32 {
-        self.asides.load(Relaxed)
-    }
-
-    /// Asks the isolate of this handle, whose thread this is, to step aside when it can.
-    pub(crate) fn ask_aside(&self, handle: &v8::IsolateHandle) {
-        // V8 keeps each request until it comes to it.
-        if !self.asked.swap(true, Relaxed) {
-            handle.request_interrupt(step_aside, std::ptr::null_mut());
-        }
+    /// Lets those that wait for its processor go first, wherever it is.
+    pub(crate) fn step_aside(&self) {
+        // JUSTIFICATION: std sends no signals.
+        // SAFETY: the calls have no pointers. A thread that has ended is an error, or another one of this process, which yields once.
+        let _thread_gone = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.thread, ASIDE) };
     }
 
     /// It computes.
@@ -90,16 +74,31 @@ impl Slices {
     }
 }
 
-/// Lets threads that wait for this one's processor go first; V8 calls it in an isolate that was asked.
-unsafe extern "C" fn step_aside(isolate: v8::UnsafeRawIsolatePtr, _nothing: *mut c_void) {
-    // JUSTIFICATION: V8 has no other way to interrupt JavaScript that goes on.
-    // SAFETY: V8 calls this on the isolate's own thread. `Isolate` does not dispose on drop.
-    let isolate = unsafe { v8::Isolate::from_raw_isolate_ptr(isolate) };
-    if let Some(slot) = isolate.get_slot::<Arc<Slot>>() {
-        slot.slices.asked.store(false, Relaxed);
-        slot.slices.asides.fetch_add(1, Relaxed);
-    }
-    std::thread::yield_now();
+/// From now on threads of this process can be made to step aside. Where somebody else handles the signal, none is.
+pub(crate) fn allow_steps_aside() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // JUSTIFICATION: what libraries for signals run on one is a flag or a pipe, and what is needed is the yield itself.
+        // SAFETY: all fields are integers or no function, for which zero is a value.
+        let (mut before, mut action): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel writes to the local.
+        let failed = unsafe { libc::sigaction(ASIDE, std::ptr::null(), &raw mut before) } != 0;
+        if failed || ![libc::SIG_DFL, libc::SIG_IGN].contains(&before.sa_sigaction) {
+            return;
+        }
+        action.sa_sigaction = step_aside as *const () as usize;
+        // On the thread's own stack for signals, so that no guest's depth matters, and without an error for calls that it meets.
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        // SAFETY: the kernel reads the local; the handler makes one system call, which is allowed on signals.
+        unsafe { libc::sigaction(ASIDE, &raw const action, std::ptr::null_mut()) };
+    });
+}
+
+extern "C" fn step_aside(_signal: libc::c_int) {
+    #[cfg(test)]
+    tests::ASIDES.with(|asides| asides.set(asides.get() + 1));
+    // SAFETY: the call has no arguments, and on Linux it cannot fail, so that `errno` stays as it was.
+    unsafe { libc::sched_yield() };
 }
 
 /// Asks for slices of `ns` for a thread of this process, or with 0 for the calling one.
@@ -123,8 +122,15 @@ fn set_slice(thread: libc::pid_t, ns: u64) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// How often this thread stepped aside.
+        pub(crate) static ASIDES: Cell<u32> = const { Cell::new(0) };
+    }
 
     fn slice_ns() -> u64 {
         // SAFETY: as above.

@@ -120,7 +120,7 @@ pub(crate) fn spawn_pristine(host: &Arc<HostShared>, heap_mib: u32) -> std::io::
     let host = Arc::clone(host);
     spawn_thread(move || {
         let reported = Cell::new(false);
-        run_thread(&host, heap_mib, || {
+        run_thread(&host, heap_mib, !host.pool.is_waited_for(), || {
             reported.set(true);
             match Pool::report(&host) {
                 Duty::Serve(job) => Some(job),
@@ -138,7 +138,7 @@ pub(crate) fn spawn_for(host: &Arc<HostShared>, job: Job) {
     let host = Arc::clone(host);
     let heap_mib = job.spec.limits.heap_mib;
     // If no thread can be started the job is dropped, and whoever waits for it is told.
-    let _no_thread = spawn_thread(move || run_thread(&host, heap_mib, move || Some(job)));
+    let _no_thread = spawn_thread(move || run_thread(&host, heap_mib, false, move || Some(job)));
 }
 
 fn channel() -> (IsolateRef, mpsc::UnboundedReceiver<IsolateMsg>) {
@@ -159,17 +159,19 @@ fn spawn_thread(run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name("isolate".into()).stack_size(THREAD_STACK_BYTES).spawn(run).map(drop)
 }
 
-/// The life of an isolate: create, wait for a worker, serve it, drop.
-fn run_thread(host: &Arc<HostShared>, heap_mib: u32, duty: impl FnOnce() -> Option<Job>) {
+/// The life of an isolate: create, wait for a worker, serve it, drop. `ahead` if nobody waits for it yet.
+fn run_thread(host: &Arc<HostShared>, heap_mib: u32, ahead: bool, duty: impl FnOnce() -> Option<Job>) {
     host.isolates_live.fetch_add(1, Relaxed);
     let slot = Slot::for_this_thread();
     host.watchdog.add(&slot);
+    slot.set_aside(ahead);
     let tokio = isolate_runtime(&slot);
     let mut job = None;
     // A fault of ours ends this isolate, never the host.
     let _fault = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let entered = tokio.enter();
         let pristine = Isolate::create(host, &slot, heap_mib);
+        slot.set_aside(false);
         let Some(job) = job.insert(duty()) else { return };
         drop(entered);
         let _first = job.isolate.slot.set(Arc::clone(&slot));
@@ -183,6 +185,7 @@ fn run_thread(host: &Arc<HostShared>, heap_mib: u32, duty: impl FnOnce() -> Opti
     }
     drop(job);
     drop(tokio);
+    slot.set_aside(false);
     host.watchdog.remove(&slot);
     host.isolates_live.fetch_sub(1, Relaxed);
 }

@@ -45,6 +45,8 @@ struct Prelude {
 
 /// An isolate on its thread.
 pub(crate) struct Isolate {
+    /// Before `js`, in the order in which fields are dropped.
+    _over: Over,
     js: JsRuntime,
     prelude: Prelude,
     blobs: Arc<Blobs>,
@@ -61,6 +63,15 @@ pub(crate) struct Isolate {
     modules: Option<Rc<Modules>>,
     /// After `js`: fields are dropped in order, and V8 may call the guard until the isolate is gone.
     _heap_guard: Box<HeapGuard>,
+}
+
+/// Nobody waits for what comes after: the isolate is taken apart.
+struct Over(Arc<Slot>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.set_aside(true);
+    }
 }
 
 /// The flag with which a worker gives its own outbound to workers that do not say.
@@ -105,6 +116,7 @@ impl Isolate {
         js.op_state().borrow_mut().put(Rc::clone(&state));
         let prelude = start::take_prelude(&mut js);
         Self {
+            _over: Over(Arc::clone(slot)),
             js,
             prelude,
             blobs,

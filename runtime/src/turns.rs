@@ -1,0 +1,93 @@
+//! Which isolates compute right now, and that those who do let others go first, again and again.
+//!
+//! ```text
+//!  Slot::enter, an isolate is being made ──begun──▶ the watchdog's list ──each turn──▶ computes on? it steps aside
+//!                                                         └── outside for a while: leaves the list
+//! ```
+//!
+//! While the list is empty, the watchdog sleeps until its next look; whoever begins then wakes it.
+
+use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use crate::watchdog::Slot;
+
+/// How often what computes lets others go first.
+const TURN: Duration = Duration::from_micros(500);
+/// Turns that an isolate stays on the list after it left JavaScript: it will soon be back, and whoever comes is spared the waking.
+const OUTSIDE_TURNS_MAX: u32 = 20;
+
+/// Where isolates tell that they begin.
+#[derive(Debug, Default)]
+pub(crate) struct Begun {
+    slots: Mutex<Vec<Arc<Slot>>>,
+    /// The watchdog waits for somebody to begin.
+    waits: AtomicBool,
+    watchdog: OnceLock<Thread>,
+}
+
+impl Begun {
+    /// This isolate is not on the list, and begins.
+    pub(crate) fn add(&self, slot: &Arc<Slot>) {
+        self.lock().push(Arc::clone(slot));
+        if self.waits.swap(false, AcqRel)
+            && let Some(watchdog) = self.watchdog.get()
+        {
+            watchdog.unpark();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Slot>>> {
+        // A panic while the list is held leaves it usable.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until somebody begins, or until `end`.
+    fn wait(&self, end: Instant) {
+        self.waits.store(true, Release);
+        if self.lock().is_empty() {
+            std::thread::park_timeout(end.saturating_duration_since(Instant::now()));
+        }
+        self.waits.store(false, Release);
+    }
+}
+
+/// The watchdog's side.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    begun: Arc<Begun>,
+    /// Who may be inside, and since how many turns it was not.
+    list: Vec<(Arc<Slot>, u32)>,
+}
+
+impl Turns {
+    /// For the calling thread, which waits.
+    pub(crate) fn of_this_thread(begun: &Arc<Begun>) -> Self {
+        let _set_once = begun.watchdog.set(std::thread::current());
+        Self { begun: Arc::clone(begun), list: Vec::new() }
+    }
+
+    /// Waits this long. Meanwhile what computes on lets others go first.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            if self.list.is_empty() {
+                self.begun.wait(end);
+            } else {
+                std::thread::sleep(TURN);
+            }
+            self.take();
+        }
+    }
+
+    fn take(&mut self) {
+        let begun = std::mem::take(&mut *self.begun.lock());
+        self.list.extend(begun.into_iter().map(|slot| (slot, 0)));
+        self.list.retain_mut(|(slot, outside)| {
+            *outside = if slot.take_turn() { 0 } else { *outside + 1 };
+            *outside <= OUTSIDE_TURNS_MAX || !slot.leave_list()
+        });
+    }
+}
