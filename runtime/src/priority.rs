@@ -24,8 +24,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 pub(crate) const LENGTHY_US: u64 = 1_000;
 /// Slice of threads that others wait for, in nanoseconds. The kernel takes 0.1 to 100 ms.
 const SHORT_NS: u64 = 200_000;
-/// Slice of isolates that compute, in nanoseconds.
-const LONG_NS: u64 = 10_000_000;
+/// Slice of isolates that compute, in nanoseconds. Since Linux 6.18 a yield gives up what is left of it, so that a thread that
+/// steps aside each half a millisecond gets about a sixth of what one gets that never does; with 10 ms it was a twentieth, and
+/// computing took seconds beside many short requests.
+const LONG_NS: u64 = 3_000_000;
 /// The signal on which a thread yields: nobody uses it for sockets here, and by default it is ignored.
 const ASIDE: libc::c_int = libc::SIGURG;
 
