@@ -11,6 +11,7 @@ mod identity;
 mod name;
 mod sandbox;
 mod secrets;
+mod short;
 mod tenant;
 
 use std::collections::BTreeMap;
@@ -396,7 +397,7 @@ mod tests {
         let hash = "ab".repeat(32);
         let text = format!(
             "listen = [\"0.0.0.0:80\"]\nbase_domain = \"example.com\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n\
-             [tenants.acme]\ntokens = [\"{hash}\", {{ sha256 = \"{hash}\", scopes = [\"read\"] }}]\n\
+             [tenants.acme]\ntokens = [\"{hash}\", {{ sha256 = \"{hash}\", scopes = [\"read\"] }}, {{ sha256 = \"{hash}\" }}]\n\
              hosts = [\"*.acme.dev\"]\nlimits = {{ cpu_ms = 4000000 }}\n"
         );
         let listen = vec!["127.0.0.1:0".parse().unwrap()];
@@ -406,6 +407,7 @@ mod tests {
         let acme = &config.tenants[&Name::parse("acme").unwrap()];
         assert_eq!(acme.tokens[0].sha256, [0xab; 32]);
         assert_eq!(acme.tokens[1].scopes, [Scope::Read]);
+        assert_eq!(acme.tokens[2].scopes, acme.tokens[0].scopes, "without scopes a table is its hash alone");
         assert_eq!(acme.limits.cpu_ms, Limits::CEILING.cpu_ms, "an operator cannot exceed the ceiling");
     }
 
@@ -417,6 +419,11 @@ mod tests {
             ("base_domain = \"-x\"", "base_domain"),
             ("[tenants.\"../x\"]", "tenants"),
             ("[tenants.a]\ntokens = [\"secret\"]", "tenants.a.tokens"),
+            ("[tenants.a]\ntokens = [1]", "or a table with `sha256` and `scopes`"),
+            ("[tenants.a]\ntokens = [{ scopes = [] }]", "missing field `sha256`"),
+            ("[tenants.a]\ntokens = [{ sha256 = \"\", scopes = [\"root\"] }]", "unknown variant `root`"),
+            ("[tenants.a]\ntokens = [{ sha256 = \"\", scope = [\"read\"] }]", "unknown field `scope`"),
+            ("[egress.a]\nallow = [{ origin = \"a.b\", method = [] }]", "unknown field `method`"),
             ("[tenants.a]\nhosts = [\"a b\"]", "tenants.a.hosts"),
             ("isolate_hosts = 65", "isolate_hosts"),
             ("isolate_hosts = 0\nrequire_sandbox = true", "require_sandbox"),

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!  Slot::enter, an isolate is being made ──begun──▶ the watchdog's list ──each turn──▶ computes on? it steps aside
-//!                                                         └── outside for a while: leaves the list
+//!                                                         └── outside: leaves the list
 //! ```
 //!
-//! While the list is empty, the watchdog sleeps until its next look; whoever begins then wakes it.
+//! When the list was empty for a while, the watchdog sleeps until its next look; whoever begins then wakes it.
 
 use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,8 +16,8 @@ use crate::watchdog::Slot;
 
 /// How often what computes lets others go first.
 const TURN: Duration = Duration::from_micros(500);
-/// Turns that an isolate stays on the list after it left JavaScript: it will soon be back, and whoever comes is spared the waking.
-const OUTSIDE_TURNS_MAX: u32 = 20;
+/// Turns without anybody after which the watchdog sleeps for longer: so that requests that follow each other need not wake it.
+const IDLE_TURNS_MAX: u32 = 20;
 
 /// Where isolates tell that they begin.
 #[derive(Debug, Default)]
@@ -58,22 +58,24 @@ impl Begun {
 #[derive(Debug)]
 pub(crate) struct Turns {
     begun: Arc<Begun>,
-    /// Who may be inside, and since how many turns it was not.
-    list: Vec<(Arc<Slot>, u32)>,
+    /// Who was inside at the last turn, or has begun since.
+    list: Vec<Arc<Slot>>,
+    /// For how many turns nobody was.
+    idle: u32,
 }
 
 impl Turns {
     /// For the calling thread, which waits.
     pub(crate) fn of_this_thread(begun: &Arc<Begun>) -> Self {
         let _set_once = begun.watchdog.set(std::thread::current());
-        Self { begun: Arc::clone(begun), list: Vec::new() }
+        Self { begun: Arc::clone(begun), list: Vec::new(), idle: 0 }
     }
 
     /// Waits this long. Meanwhile what computes on lets others go first.
     pub(crate) fn wait(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
-            if self.list.is_empty() {
+            if self.idle > IDLE_TURNS_MAX {
                 self.begun.wait(end);
             } else {
                 std::thread::sleep(TURN);
@@ -83,11 +85,8 @@ impl Turns {
     }
 
     fn take(&mut self) {
-        let begun = std::mem::take(&mut *self.begun.lock());
-        self.list.extend(begun.into_iter().map(|slot| (slot, 0)));
-        self.list.retain_mut(|(slot, outside)| {
-            *outside = if slot.take_turn() { 0 } else { *outside + 1 };
-            *outside <= OUTSIDE_TURNS_MAX || !slot.leave_list()
-        });
+        self.list.append(&mut self.begun.lock());
+        self.idle = if self.list.is_empty() { self.idle.saturating_add(1) } else { 0 };
+        self.list.retain(|slot| slot.take_turn() || !slot.leave_list());
     }
 }

@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use atoll_bindings::egress::{Caps, HostPattern, PATTERNS_MAX, Policy, Rule, TunnelRules};
 use http::Method;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
+use super::short::text_or_table;
 use super::{ConfigError, ensure};
 
 /// Most classes in one configuration.
@@ -80,21 +81,29 @@ impl RawTunnels {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum RawRule {
-    Origin(String),
-    Full(RawFullRule),
-}
+struct RawRule(RuleTable);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawFullRule {
+struct RuleTable {
     origin: String,
     #[serde(default)]
     methods: Vec<String>,
     #[serde(default)]
     paths: Vec<String>,
+}
+
+impl From<String> for RuleTable {
+    fn from(origin: String) -> Self {
+        Self { origin, methods: Vec::new(), paths: Vec::new() }
+    }
+}
+
+impl<'de> Deserialize<'de> for RawRule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_or_table(deserializer, "a host pattern, or a table with `origin`, `methods` and `paths`")
+            .map(Self)
+    }
 }
 
 impl RawClass {
@@ -134,10 +143,7 @@ type Pattern = fn(&str) -> Option<HostPattern>;
 
 impl RawRule {
     fn check(self, key: &str, pattern: Pattern) -> Result<Rule, ConfigError> {
-        let RawFullRule { origin, methods, paths } = match self {
-            Self::Origin(origin) => RawFullRule { origin, methods: Vec::new(), paths: Vec::new() },
-            Self::Full(full) => full,
-        };
+        let RuleTable { origin, methods, paths } = self.0;
         let bad = |reason| ConfigError::Value { key: key.into(), reason };
         ensure(methods.len().max(paths.len()) <= RULE_ENTRIES_MAX, key, "has a rule with too many entries")?;
         let method = |text: String| {

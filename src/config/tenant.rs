@@ -1,8 +1,9 @@
 //! `[tenants.NAME]` of the configuration: who may do what, and how much.
 
 use atoll_loader::limits::Limits;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::short::text_or_table;
 use super::{ConfigError, Name, ensure, is_host_name};
 use crate::admission::TenantPolicy;
 use crate::kv::KvQuota;
@@ -141,11 +142,30 @@ impl Default for RawTenant {
     }
 }
 
+struct RawToken(TokenTable);
+
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum RawToken {
-    Hash(String),
-    Scoped { sha256: String, scopes: Vec<Scope> },
+#[serde(deny_unknown_fields)]
+struct TokenTable {
+    sha256: String,
+    #[serde(default = "unnamed")]
+    scopes: Vec<Scope>,
+}
+
+fn unnamed() -> Vec<Scope> {
+    Scope::UNNAMED.to_vec()
+}
+
+impl From<String> for TokenTable {
+    fn from(sha256: String) -> Self {
+        Self { sha256, scopes: unnamed() }
+    }
+}
+
+impl<'de> Deserialize<'de> for RawToken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_or_table(deserializer, "a token's SHA-256, or a table with `sha256` and `scopes`").map(Self)
+    }
 }
 
 impl RawTenant {
@@ -187,11 +207,8 @@ impl RawTenant {
 
 impl RawToken {
     fn check(self, key: &str) -> Result<Token, ConfigError> {
-        let (hex, scopes) = match self {
-            Self::Hash(hex) => (hex, Scope::UNNAMED.to_vec()),
-            Self::Scoped { sha256, scopes } => (sha256, scopes),
-        };
-        let sha256 = parse_hex(&hex).ok_or_else(|| ConfigError::Value {
+        let TokenTable { sha256, scopes } = self.0;
+        let sha256 = parse_hex(&sha256).ok_or_else(|| ConfigError::Value {
             key: key.into(),
             reason: "a token is given as the 64 hexadecimal digits of its SHA-256",
         })?;

@@ -142,6 +142,13 @@ async fn each_row_has_its_status_and_its_code(place: Place) {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+    let answer =
+        server.control("POST", "/v1/sandboxes/ann/exec", Some(json!({ "command": { "a": 1 } }))).await;
+    assert!(
+        answer.text().contains("a line for a shell, or a list"),
+        "what is wanted is said: {}",
+        answer.text()
+    );
     let list = server.control("GET", "/v1/sandboxes", None).await.json();
     assert_eq!(list["sandboxes"].as_array().map(Vec::len), Some(1), "no row made another sandbox: {list}");
     assert_eq!(server.out("ann", "cat file; ps -A -o comm= | grep -c '^sleep'").await, "x\n1\n");

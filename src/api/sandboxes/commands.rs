@@ -9,6 +9,7 @@
 //! Whoever goes away ends the command, its whole process tree included: the execution is dropped with the answer.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +20,8 @@ use atoll_container_bridge::sandbox::Stdin;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Response, StatusCode};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::output::{Piece, Text, send, send_error};
@@ -30,12 +33,35 @@ use crate::deploy::now_ms;
 use crate::problem::Problem;
 use crate::server::body::ReplyBody;
 
-/// What to run.
-#[derive(Deserialize)]
-#[serde(untagged)]
+/// What to run: a line for a shell, or a program and its arguments.
 pub(super) enum CommandInput {
     Line(String),
     Argv(Vec<String>),
+}
+
+/// By hand, since serde's untagged enums do not say what is wrong.
+impl<'de> Deserialize<'de> for CommandInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LineOrArgv)
+    }
+}
+
+struct LineOrArgv;
+
+impl<'de> Visitor<'de> for LineOrArgv {
+    type Value = CommandInput;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a line for a shell, or a list of a program and its arguments")
+    }
+
+    fn visit_str<E: de::Error>(self, line: &str) -> Result<CommandInput, E> {
+        Ok(CommandInput::Line(line.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, argv: A) -> Result<CommandInput, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(argv)).map(CommandInput::Argv)
+    }
 }
 
 impl CommandInput {
