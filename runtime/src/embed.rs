@@ -1,7 +1,8 @@
 //! The loader as a Rust API: `loader.load(code, global_outbound, env)`, for programs that embed Atoll.
 //!
 //! The isolate host runs in this process, without the wall: V8 can abort it on hostile input. Programs that run code
-//! of strangers use the `atoll` server, which keeps V8 in processes of its own.
+//! of strangers use the `atoll` server, which keeps V8 in processes of its own. Isolates that compute yield on `SIGURG`, for which
+//! the process gets a handler, unless it has one already: then they do not yield.
 //!
 //! ```
 //! use atoll_loader::WorkerCode;

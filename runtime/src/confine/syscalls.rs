@@ -147,7 +147,7 @@ fn conditional() -> Result<Vec<(c_long, Vec<SeccompRule>)>, std::io::Error> {
     let rules = (|| {
         Ok(vec![
             (libc::SYS_clone, vec![thread_only()?]),
-            // To its own threads only: this is how `abort` ends the process.
+            // To its own threads only: this is how `abort` ends the process, and how what computes is made to step aside.
             (libc::SYS_tgkill, vec![one(0, std::process::id().cast_signed())?]),
             (libc::SYS_prctl, any(0, &[libc::PR_SET_NAME, libc::PR_SET_VMA])?),
             (libc::SYS_ioctl, any(1, &[FIONBIO])?),
