@@ -5,7 +5,8 @@
 //!                                                         └── outside: leaves the list
 //! ```
 //!
-//! When the list was empty for a while, the watchdog sleeps until its next look; whoever begins then wakes it.
+//! When the list was empty for a while, the watchdog sleeps until its next look, or longer if there is nothing to look at; whoever
+//! begins then wakes it. So an idle host costs next to nothing.
 
 use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -14,6 +15,10 @@ use std::time::{Duration, Instant};
 
 use crate::watchdog::Slot;
 
+/// How often the watchdog looks at every isolate.
+const TICK: Duration = Duration::from_millis(5);
+/// How often while nothing computes.
+const QUIET_TICK: Duration = Duration::from_millis(100);
 /// How often what computes lets others go first.
 const TURN: Duration = Duration::from_micros(500);
 /// Turns without anybody after which the watchdog sleeps for longer: so that requests that follow each other need not wake it.
@@ -71,14 +76,20 @@ impl Turns {
         Self { begun: Arc::clone(begun), list: Vec::new(), idle: 0 }
     }
 
-    /// Waits this long. Meanwhile what computes on lets others go first.
-    pub(crate) fn wait(&mut self, time: Duration) {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            if self.idle > IDLE_TURNS_MAX {
-                self.begun.wait(end);
+    /// Waits until the next look, which has time if it is `quiet`: nothing computes. Meanwhile what begins and computes on lets
+    /// others go first.
+    pub(crate) fn wait(&mut self, quiet: bool) {
+        let began = Instant::now();
+        loop {
+            let nobody = self.idle > IDLE_TURNS_MAX;
+            let end = began + if quiet && nobody { QUIET_TICK } else { TICK };
+            if Instant::now() >= end {
+                return;
+            }
+            if nobody {
+                self.begun.wait(end)
             } else {
-                std::thread::sleep(TURN);
+                std::thread::sleep(TURN)
             }
             self.take();
         }

@@ -12,7 +12,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use atoll_bindings::seam::{Condemned, InvocationId, LimitKind, Usage};
 
@@ -22,8 +22,6 @@ use crate::priority::{LENGTHY_US, Slices};
 use crate::resident::Resident;
 use crate::turns::{Begun, Turns};
 
-/// How often the watchdog looks, in milliseconds.
-const TICK_MS: u64 = 5;
 /// How long a stopped isolate may compute inside V8 before its host is condemned, in milliseconds of its CPU time.
 const GRACE_MS: u64 = 250;
 /// How long it may collect garbage after the stop, which ends by itself, in milliseconds of its CPU time. One heap
@@ -450,9 +448,10 @@ impl Watchdog {
                 if grew {
                     on_condemned(&watchdog);
                 }
+                let quiet = watchdog.is_quiet();
                 drop(watchdog);
                 if let Some(turns) = &mut turns {
-                    turns.wait(Duration::from_millis(TICK_MS));
+                    turns.wait(quiet);
                 }
             }
         })?;
@@ -474,6 +473,11 @@ impl Watchdog {
     /// Invocations for which this host must be replaced.
     pub(crate) fn condemned(&self) -> Vec<Condemned> {
         lock(&self.condemned).clone()
+    }
+
+    /// Whether nothing computes: no JavaScript, and no helper.
+    fn is_quiet(&self) -> bool {
+        lock(&self.slots).iter().all(|slot| !slot.is_inside() && !slot.helpers.any())
     }
 
     /// True if somebody was condemned who was not before.
@@ -527,6 +531,8 @@ impl Watchdog {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// A guest that filled its heap and was stopped spent its grace in several collections in a row. Between two of
