@@ -172,12 +172,17 @@ pub(crate) fn config(kind: Kind, native: &NativeConfig) -> EngineConfig {
 
 /// One request, as simple as can be.
 fn ask(socket: &Path, path: &str) -> Option<String> {
+    get(socket, path).filter(|answer| answer.lines().next().is_some_and(|line| line.contains("200")))
+}
+
+/// The whole answer, whatever its status.
+fn get(socket: &Path, path: &str) -> Option<String> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(UP)).ok()?;
     stream.write_all(format!("GET /v1.40{path} HTTP/1.0\r\nHost: engine\r\n\r\n").as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    answer.lines().next()?.contains("200").then_some(answer)
+    Some(answer)
 }
 
 /// Containers of the gateways whose lock files are in this directory.
@@ -190,5 +195,12 @@ pub(crate) fn leftovers(kind: Kind, state_dir: &Path) -> Vec<String> {
     let all: Vec<serde_json::Value> = serde_json::from_str(json).unwrap();
     let ours =
         |found: &serde_json::Value| found["Labels"].to_string().contains(&*state_dir.to_string_lossy());
-    all.iter().filter(|found| ours(found)).map(|found| found["Names"].to_string()).collect()
+    // Docker writes an entry of its list again when news of a container (here: of a memory kill) comes while it is removed. Such an
+    // entry has no name, stays until the daemon ends, and stands for nothing that the daemon could show, stop or remove.
+    let exists = |found: &&serde_json::Value| {
+        let path = format!("/containers/{}/json", found["Id"].as_str().unwrap());
+        let answer = get(&socket(kind), &path).expect("the engine answers");
+        answer.lines().next().is_none_or(|line| !line.contains(" 404 "))
+    };
+    all.iter().filter(|found| ours(found)).filter(exists).map(|found| found["Names"].to_string()).collect()
 }

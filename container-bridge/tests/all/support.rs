@@ -220,7 +220,15 @@ impl Place {
 
     /// Waits (for the kernel to finish what is under way), then insists.
     pub(crate) fn assert_clean(&self) {
-        self.assert_empty(Self::leftovers);
+        self.assert_clean_after(|| ());
+    }
+
+    /// The same, with something done before each look.
+    pub(crate) fn assert_clean_after(&self, step: impl Fn()) {
+        self.assert_empty(|place| {
+            step();
+            place.leftovers()
+        });
     }
 
     /// The same but for what costs nothing.
@@ -228,7 +236,7 @@ impl Place {
         self.assert_empty(Self::running);
     }
 
-    fn assert_empty(&self, left: fn(&Self) -> Vec<String>) {
+    fn assert_empty(&self, left: impl Fn(&Self) -> Vec<String>) {
         let start = Instant::now();
         while !left(self).is_empty() && start.elapsed() < Duration::from_secs(20) {
             std::thread::sleep(Duration::from_millis(20));
