@@ -102,6 +102,8 @@ pub(crate) use for_each_engine;
 
 /// Generous: only a hang is longer.
 pub(crate) const HANG: Duration = Duration::from_secs(60);
+/// How long an end may take that is under way: a bound on waiting, not an expectation.
+const GONE_MAX: Duration = Duration::from_secs(20);
 
 /// A place for one test's sandboxes.
 pub(crate) struct Place {
@@ -220,15 +222,19 @@ impl Place {
 
     /// Waits (for the kernel to finish what is under way), then insists.
     pub(crate) fn assert_clean(&self) {
-        self.assert_clean_after(|| ());
+        self.assert_empty(Self::leftovers);
     }
 
-    /// The same, with something done before each look.
-    pub(crate) fn assert_clean_after(&self, step: impl Fn()) {
-        self.assert_empty(|place| {
-            step();
-            place.leftovers()
-        });
+    /// The same after what a start and a running manager do about leftovers: look, and look again.
+    pub(crate) async fn assert_reaped(&self) {
+        let (backend, start) = (self.backend().await, Instant::now());
+        loop {
+            backend.reap().await.unwrap();
+            if self.leftovers().is_empty() || start.elapsed() > GONE_MAX {
+                return self.assert_clean();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// The same but for what costs nothing.
@@ -236,9 +242,9 @@ impl Place {
         self.assert_empty(Self::running);
     }
 
-    fn assert_empty(&self, left: impl Fn(&Self) -> Vec<String>) {
+    fn assert_empty(&self, left: fn(&Self) -> Vec<String>) {
         let start = Instant::now();
-        while !left(self).is_empty() && start.elapsed() < Duration::from_secs(20) {
+        while !left(self).is_empty() && start.elapsed() < GONE_MAX {
             std::thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(left(self), Vec::<String>::new());
