@@ -37,7 +37,7 @@ impl Resident {
         Some(Self { bytes_max, last_bytes: resident_bytes(), ticks: 0 })
     }
 
-    /// To be called at every tick; looks at some of them.
+    /// To be called at every tick of the watchdog, which are far between while nothing computes; looks at some of them.
     pub(crate) fn look(&mut self) -> Option<Look> {
         self.ticks += 1;
         if self.ticks < TICKS {
